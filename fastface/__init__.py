@@ -1,0 +1,23 @@
+"""fastface: trains, evaluates and exports face models from WebDataset tar shards."""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public names and where they live. Imported on first use, so that `import fastface` stays instant and the
+# conversion tools never pay for torch.
+_PUBLIC = {
+    "Index": "fastface.data.index",
+    "Verifier": "fastface.predictor",
+    "load_embedder": "fastface.predictor",
+    "load_config": "fastface.config",
+    "build_backbone": "fastface.models",
+}
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'fastface' has no attribute {name!r}; it offers {', '.join(__all__)}")

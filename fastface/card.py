@@ -1,0 +1,83 @@
+"""What a model needs to be used rightly, as data: its input, its normalisation, its embedding, its thresholds."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from fastface.config import RunConfig
+
+
+class Threshold(BaseModel):
+    """Accept a pair whose similarity is at least `threshold`: the smallest that keeps FMR <= target."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target: float
+    """False match rate aimed at."""
+    threshold: float
+    fmr: float
+    """False match rate reached on the calibration pairs."""
+    errors: int
+    """Impostor pairs accepted there, of num_impostors."""
+    num_impostors: int
+    tar: float
+    """Genuine pairs accepted there, as a rate."""
+    tar_interval: tuple[float, float]
+    """95 %, Wilson."""
+    num_genuine: int
+    supported: bool
+    """False where fewer than 30 impostor errors are expected at the target: take the figure as a guess."""
+    source: str
+    """The calibration pairs."""
+
+
+class Card(BaseModel):
+    """The contents of model.json."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    kind: Literal["recognition"] = "recognition"
+    input_size: tuple[int, int]
+    """Width, height in px."""
+    colour: Literal["RGB"] = "RGB"
+    layout: Literal["NCHW"] = "NCHW"
+    mean: float
+    std: float
+    """The network takes (pixel - mean) / std, float32."""
+    crop: float | list[float] | str | None = None
+    """How images were cut before resizing, as given to make_shards --crop; null: not cut."""
+    flip: Literal["none", "sum", "concat"] = "none"
+    """What is done with the mirrored image's embedding."""
+    centre: bool = False
+    embedding_size: int
+    """Of the network's output; twice that where flip is concat."""
+    score: Literal["cosine"] = "cosine"
+    """float64 dot product of L2-normalised embeddings, rounded to float32."""
+    thresholds: list[Threshold] = []
+    training: dict[str, Any] = {}
+    """Dataset id, number of identities, steps, configuration and versions."""
+
+    @classmethod
+    def read(cls, path: Path) -> "Card":
+        try:
+            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise ValueError(f"{path} is missing: the .onnx file needs its model.json beside it") from None
+        except ValueError as error:
+            raise ValueError(f"{path} is not a model card: {error}") from None
+
+
+def card_of(config: RunConfig, shard_options: dict[str, Any]) -> Card:
+    """Return the card of a model trained by this configuration on shards made with these options."""
+    return Card(
+        input_size=config.data.size,
+        mean=config.data.mean,
+        std=config.data.std,
+        crop=shard_options.get("crop"),
+        flip=config.eval.flip,
+        centre=config.eval.centre,
+        embedding_size=config.model.embedding_size,
+    )

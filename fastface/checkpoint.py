@@ -1,0 +1,208 @@
+"""Tensors and state -> a verified step folder on disk, and back: never a half-written one, never a silent skip."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+class Checkpoint(NamedTuple):
+    path: Path
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    state: dict[str, Any]
+    skipped: list[str]
+    """Newer folders that failed verification, with the reason."""
+
+
+def step_folder(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def save(
+    folder: Path,
+    step: int,
+    model: Mapping[str, Tensor],
+    optimizer: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    *,
+    keep: int,
+    protect: int | None = None,
+) -> Path:
+    """Write FOLDER/step-XXXXXXXX and then remove all but the `keep` newest (and the `protect`ed step).
+
+    The files are written under a temporary name, each fsynced, the manifest with their sizes and SHA-256 last;
+    then the folder is renamed into place and its parent fsynced. Killed at any moment, this leaves every earlier
+    checkpoint whole.
+
+    Raises:
+        OSError: naming the folder and the bytes needed, when the disk is full or read-only.
+    """
+    final = folder / step_folder(step)
+    temporary = folder / f".tmp-{step_folder(step)}-{os.getpid()}"
+    tensors = {"model.safetensors": model, "optimizer.safetensors": optimizer}
+    try:
+        temporary.mkdir(parents=True, exist_ok=True)
+        for name, content in tensors.items():
+            save_file({k: v.detach().cpu().contiguous() for k, v in content.items()}, temporary / name)
+        _write(temporary / "state.json", {"format": FORMAT, "step": step, **state})
+        files = [*tensors, "state.json"]
+        for name in files:
+            _fsync(temporary / name)
+        entries = {n: {"size": (temporary / n).stat().st_size, "sha256": _sha256(temporary / n)} for n in files}
+        _write(temporary / MANIFEST, {"format": FORMAT, "step": step, "files": entries})
+        _fsync(temporary / MANIFEST)
+        _fsync(temporary)
+        if final.exists():  # a damaged folder that was skipped on resume: it makes room only now
+            shutil.rmtree(_aside(final))
+        os.rename(temporary, final)
+        _fsync(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        needed = sum(t.numel() * t.element_size() for content in tensors.values() for t in content.values())
+        free = shutil.disk_usage(folder).free if folder.exists() else 0
+        raise OSError(
+            error.errno,
+            f"cannot write checkpoint {final}: {error.strerror} (needs about {needed / 1e6:.0f} MB, "
+            f"{free / 1e6:.0f} MB free); free space or change `out`, then go on with --resume",
+        ) from error
+    _rotate(folder, keep, protect)
+    return final
+
+
+def newest(folder: Path) -> Checkpoint:
+    """Load the newest step folder whose manifest verifies; what is skipped is listed with its reason.
+
+    Raises:
+        FileNotFoundError: where no folder verifies, with the reasons.
+    """
+    skipped: list[str] = []
+    for path in sorted(_steps(folder), reverse=True):
+        try:
+            return load(path)._replace(skipped=skipped)
+        except ValueError as error:
+            skipped.append(str(error))
+    reasons = "".join(f"\n  {reason}" for reason in skipped)
+    raise FileNotFoundError(f"no complete checkpoint in {folder}{':' if skipped else ''}{reasons}")
+
+
+def load(path: Path) -> Checkpoint:
+    """Load one step folder after checking every file against its manifest.
+
+    Raises:
+        ValueError: naming the file that is missing, of another size or of another hash.
+    """
+    verify(path)
+    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    if state.get("format", 0) > FORMAT:
+        raise ValueError(f"{path} has checkpoint format {state['format']}; this fastface reads up to {FORMAT}: upgrade")
+    model, optimizer = load_file(path / "model.safetensors"), load_file(path / "optimizer.safetensors")
+    return Checkpoint(path, model, optimizer, state, [])
+
+
+def verify(path: Path) -> None:
+    """Check that every file the manifest lists is there with its size and SHA-256."""
+    try:
+        entries = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
+    except FileNotFoundError:
+        raise ValueError(f"{path} has no {MANIFEST}: it is not a checkpoint or was not finished") from None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path / MANIFEST} is damaged") from None
+    for name, entry in entries.items():
+        file = path / name
+        if not file.is_file():
+            raise ValueError(f"{file} is missing")
+        if file.stat().st_size != entry["size"]:
+            raise ValueError(f"{file} has {file.stat().st_size} bytes, its manifest says {entry['size']}")
+        if _sha256(file) != entry["sha256"]:
+            raise ValueError(f"{file} is damaged: its SHA-256 is not the manifest's")
+
+
+def sweep(folder: Path) -> list[str]:
+    """Remove what an interrupted save of ours left behind (`.tmp-step-*`, `.old-step-*`); return the names."""
+    left = [p for kind in ("tmp", "old") for p in folder.glob(f".{kind}-step-*")]
+    for path in left:
+        shutil.rmtree(path, ignore_errors=True)
+    return [p.name for p in left]
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
+    """Return the optimizer's tensors by parameter name: `backbone.fc.weight/momentum_buffer` -> tensor."""
+    names = {id(p): name for name, p in module.named_parameters()}
+    flat: dict[str, Tensor] = {}
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            if value is not None:
+                flat[f"{names[id(parameter)]}/{key}"] = torch.as_tensor(value)
+    return flat
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, flat: Mapping[str, Tensor]) -> None:
+    """Put flatten_optimizer's tensors back; every name must belong to a parameter of the module."""
+    parameters = dict(module.named_parameters())
+    for name, value in flat.items():
+        owner, _, key = name.rpartition("/")
+        if owner not in parameters:
+            raise ValueError(f"the checkpoint's optimizer state names {owner!r}, which this model does not have")
+        parameter = parameters[owner]
+        # Step counters stay where the optimizer keeps them; momenta follow their parameter's device and layout.
+        like = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+        optimizer.state[parameter][key] = like.copy_(value)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file so that a reader sees the old or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    _write(temporary, content)
+    _fsync(temporary)
+    os.replace(temporary, path)
+    _fsync(path.parent)
+
+
+def _steps(folder: Path) -> list[Path]:
+    return [p for p in folder.glob("step-*") if p.is_dir()]
+
+
+def _rotate(folder: Path, keep: int, protect: int | None) -> None:
+    protected = step_folder(protect) if protect is not None else None
+    for path in sorted(_steps(folder))[:-keep]:
+        # Only what carries our manifest is ours to delete.
+        if path.name != protected and (path / MANIFEST).is_file():
+            shutil.rmtree(_aside(path), ignore_errors=True)
+
+
+def _aside(path: Path) -> Path:
+    """Rename before deleting, so that a half-deleted folder is never taken for a checkpoint."""
+    aside = path.with_name(f".old-{path.name}-{os.getpid()}")
+    os.rename(path, aside)
+    return aside
+
+
+def _write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        # Folders cannot be fsynced on every file system; a file that cannot be is an error.
+        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

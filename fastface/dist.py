@@ -1,0 +1,126 @@
+"""Every collective the project uses, and the request to stop that all processes answer at the same step."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from types import FrameType
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as td
+from torch import Tensor, nn
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    return td.get_rank() if td.is_initialized() else 0
+
+
+def world() -> int:
+    return td.get_world_size() if td.is_initialized() else 1
+
+
+def is_main() -> bool:
+    return rank() == 0
+
+
+def barrier() -> None:
+    if world() > 1:
+        td.barrier()
+
+
+def share(value: T) -> T:
+    """Return rank 0's small picklable value on every rank."""
+    if world() == 1:
+        return value
+    box = [value]
+    td.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def mean(tensor: Tensor) -> Tensor:
+    """Average a tensor over the ranks."""
+    if world() > 1:
+        tensor = tensor.clone()
+        td.all_reduce(tensor)
+        tensor /= world()
+    return tensor
+
+
+def average_buffers(module: nn.Module) -> None:
+    """Average floating-point buffers (BatchNorm's running statistics) over the ranks, in place.
+
+    Done after every step: then a checkpoint holds what every rank holds, whenever it is taken. One all-reduce
+    of all buffers together; iresnet100 has 0.1 MB of them beside 260 MB of gradients.
+    """
+    if world() == 1:
+        return
+    buffers = [b for b in module.buffers() if b.is_floating_point()]
+    if not buffers:
+        return
+    flat = torch.cat([b.reshape(-1) for b in buffers])
+    td.all_reduce(flat)
+    flat /= world()
+    for buffer, part in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+        buffer.copy_(part.view_as(buffer))
+
+
+def gather_rows(rows: np.ndarray) -> list[np.ndarray]:
+    """Return every rank's array (same dtype and trailing shape, any number of rows), in rank order."""
+    if world() == 1:
+        return [rows]
+    device = torch.device("cuda", torch.cuda.current_device()) if td.get_backend() == "nccl" else torch.device("cpu")
+    counts = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world())]
+    td.all_gather(counts, torch.tensor([len(rows)], dtype=torch.int64, device=device))
+    most = max(int(c) for c in counts)
+    padded = torch.zeros((most, *rows.shape[1:]), dtype=torch.from_numpy(rows[:0]).dtype, device=device)
+    padded[: len(rows)] = torch.from_numpy(rows).to(device)
+    parts = [torch.empty_like(padded) for _ in range(world())]
+    td.all_gather(parts, padded)
+    return [part[: int(count)].cpu().numpy() for part, count in zip(parts, counts, strict=True)]
+
+
+class StopRequest:
+    """SIGTERM, Ctrl-C or the death of the launcher, turned into one agreed last step.
+
+    `accelerate launch` on one process does not pass SIGTERM on to its child, and dies of it; the kernel is
+    therefore asked (prctl, Linux) to signal this process when its parent ends. Ranks agree through a small
+    all-reduce that is started at one step and read at the next, so it costs no waiting.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int = 0
+        self._parent = os.getppid()
+        self._pending: tuple[Tensor, td.Work] | None = None
+        # CPU tensors, whatever the training backend is: reading the flag then never waits for a GPU.
+        self._group = td.new_group(backend="gloo") if world() > 1 else None
+        signal.signal(signal.SIGTERM, self._remember)
+        signal.signal(signal.SIGINT, self._remember)
+        if sys.platform == "linux":
+            pr_set_pdeathsig = 1  # <linux/prctl.h>
+            with contextlib.suppress(OSError, AttributeError):
+                ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGTERM))
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.signal:  # the second one means it
+            sys.exit(128 + number)
+        self.signal = number
+
+    def agreed(self) -> bool:
+        """Say whether to stop after this step; the same answer on every rank. Call once a step."""
+        if not self.signal and os.getppid() != self._parent:
+            self.signal = int(signal.SIGTERM)
+        if self._group is None:
+            return bool(self.signal)
+        seen = False
+        if self._pending is not None:
+            flag, work = self._pending
+            work.wait()
+            seen = bool(flag.item())
+        flag = torch.tensor([self.signal], dtype=torch.int32)
+        self._pending = flag, td.all_reduce(flag, td.ReduceOp.MAX, group=self._group, async_op=True)
+        return seen

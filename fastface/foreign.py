@@ -1,0 +1,87 @@
+"""Other projects' weights -> a run folder with their recipe, so that every fastface command takes them."""
+
+import difflib
+import hashlib
+import platform
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from fastface import __version__, checkpoint
+from fastface.card import card_of
+from fastface.config import RunConfig
+from fastface.models import build_backbone
+from fastface.models.weights import load_backbone_weights, read_foreign
+from fastface.tasks import network_size
+
+
+class Kind(NamedTuple):
+    about: str
+    source: str | None
+    """The naming scheme that load_backbone_weights maps; None: the names are already ours."""
+    config: dict[str, Any]
+    """The owner's recipe: network, normalisation, use of the mirrored image."""
+
+
+def _iresnet(depth: int) -> Kind:
+    about = f"InsightFace arcface_torch iresnet{depth}, 112x112, 512-d"
+    return Kind(about, None, {"model": {"backbone": f"iresnet{depth}"}, "eval": {"flip": "sum"}})
+
+
+KINDS = {
+    "mobilefacenet_128d": Kind(
+        "the public 128-d MobileFaceNet on 112x96, embedding and mirrored embedding concatenated, mean subtracted",
+        "mobilefacenet_128d",
+        {
+            "model": {"backbone": "mobilefacenet", "embedding_size": 128, "window": [8, 0, 104, 112]},
+            "data": {"mean": 127.5, "std": 128.0},
+            "eval": {"flip": "concat", "centre": True},
+        },
+    ),
+    **{f"iresnet{depth}": _iresnet(depth) for depth in (18, 34, 50, 100, 200)},
+}
+
+
+def import_weights(kind: str, file: Path, out: Path) -> str:
+    """Write a run folder with one checkpoint (step 0) from a foreign file; return a line that says what it holds.
+
+    Raises:
+        ValueError: for an unknown kind, an unreadable file, or names that do not fit.
+    """
+    if kind not in KINDS:
+        near = difflib.get_close_matches(kind, KINDS, n=1)
+        raise ValueError(f"unknown kind {kind!r}{f'; did you mean {near[0]!r}?' if near else ''}: {', '.join(KINDS)}")
+    if out.exists():
+        raise ValueError(f"{out} exists already: choose another --out or remove it")
+    recipe = KINDS[kind]
+    config = RunConfig.model_validate_json(_json(recipe.config))
+    backbone = build_backbone(
+        config.model.backbone,
+        embedding_size=config.model.embedding_size,
+        input_size=network_size(config.data, config.model),
+    )
+    load_backbone_weights(backbone, read_foreign(file), source=recipe.source)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    state = {
+        "config": config.model_dump(mode="json"),
+        "card": card_of(config, {}).model_dump(mode="json"),
+        "origin": {"kind": kind, "file": file.name, "sha256": digest},
+        "versions": {"fastface": __version__, "python": platform.python_version()},
+        "best": {},
+    }
+    (out / "checkpoints").mkdir(parents=True)
+    (out / "config.yaml").write_text(config.dump(), encoding="utf-8")
+    checkpoint.save(out / "checkpoints", 0, _prefixed(backbone), {}, state, keep=1)
+    parameters = sum(p.numel() for p in backbone.parameters())
+    return f"{out}: {recipe.about}; {parameters:,} parameters, sha256 {digest[:16]}"
+
+
+def _prefixed(backbone: nn.Module) -> dict[str, Any]:
+    return {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
+
+
+def _json(content: Any) -> str:
+    import json
+
+    return json.dumps(content)

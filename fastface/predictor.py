@@ -1,0 +1,198 @@
+"""RUN or FILE -> an embedder that carries its card, and a verifier that says whether two photographs show one person."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from fastface import checkpoint
+from fastface.card import Card, Threshold
+from fastface.config import RunConfig
+from fastface.data.images import ImageSpec, load_rgb
+from fastface.models import build_backbone
+from fastface.tasks import network_size
+from fastface.tasks.base import Windowed
+
+
+class Embedder:
+    """Images to embeddings, by the rules of the model's card.
+
+    Args:
+        network: normalised float32 [B, 3, H, W] -> float32 [B, D], as arrays.
+        card: says size, normalisation and what happens with the mirrored image.
+    """
+
+    def __init__(self, network: Callable[[np.ndarray], np.ndarray], card: Card, origin: str) -> None:
+        self.network = network
+        self.card = card
+        self.origin = origin
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Embed uint8 RGB images [B, H, W, 3] -> float32 [B, D], not L2-normalised."""
+        width, height = self.card.input_size
+        if images.shape[1:] != (height, width, 3):
+            raise ValueError(
+                f"{self.origin} takes {width}x{height} RGB images, got {images.shape[2]}x{images.shape[1]}; "
+                f"convert them with make_shards.py --size {width}x{height}"
+            )
+        # The same arithmetic as the loader's: float32, (pixel - mean) / std.
+        planar = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32)
+        planar = (planar - np.float32(self.card.mean)) / np.float32(self.card.std)
+        straight = self.network(planar)
+        if self.card.flip == "none":
+            return straight
+        mirrored = self.network(np.ascontiguousarray(planar[..., ::-1]))
+        return straight + mirrored if self.card.flip == "sum" else np.concatenate([straight, mirrored], axis=1)
+
+
+class Comparison(NamedTuple):
+    similarity: float
+    same: bool | None
+    """None where the model has no threshold."""
+    threshold: Threshold | None
+
+    def __str__(self) -> str:
+        if self.threshold is None:
+            return f"similarity {self.similarity:.4f}; no decision: the model has no threshold, see export.py --calibrate"
+        t = self.threshold
+        doubt = "" if t.supported else f", a guess: calibrated on {t.num_impostors:,} impostor pairs only"
+        return (
+            f"similarity {self.similarity:.4f}; {'same person' if self.same else 'different people'} "
+            f"(threshold {t.threshold:.4f} for FMR {t.target:g}{doubt})"
+        )
+
+
+class Verifier:
+    """Compare two photographs.
+
+    >>> verifier = Verifier("runs/demo/20261122T170000Z")
+    >>> verifier.compare("a.jpg", "b.jpg").similarity
+    """
+
+    def __init__(self, model: str | Path, *, target_fmr: float = 1e-2, device: str = "cpu") -> None:
+        self.embedder = load_embedder(model, device=device)
+        self.threshold = next((t for t in self.embedder.card.thresholds if t.target == target_fmr), None)
+        offered = [t.target for t in self.embedder.card.thresholds]
+        if self.threshold is None and offered:
+            raise ValueError(f"{model} has no threshold for FMR {target_fmr}; it was calibrated at {offered}")
+
+    def embed(self, path: str | Path) -> np.ndarray:
+        """Return the unit-length embedding [D] of one photograph, prepared as the training images were."""
+        card = self.embedder.card
+        if isinstance(card.crop, str):
+            raise ValueError(f"this model was trained on crops by {card.crop!r}, which need a box for each image")
+        crop = card.crop if isinstance(card.crop, float) else None
+        image = load_rgb(Path(path).read_bytes(), ImageSpec(size=card.input_size, crop=crop))
+        embedding = self.embedder(image[None])[0].astype(np.float64)
+        return embedding / np.linalg.norm(embedding)
+
+    def compare(self, first: str | Path, second: str | Path) -> Comparison:
+        """Return the cosine similarity of two photographs and the decision at the model's threshold."""
+        similarity = float(np.float32(self.embed(first) @ self.embed(second)))
+        same = None if self.threshold is None else similarity >= self.threshold.threshold
+        return Comparison(similarity, same, self.threshold)
+
+
+def load_embedder(model: str | Path, *, device: str | torch.device = "cpu") -> Embedder:
+    """Load a run folder (its best checkpoint, else its newest), a step folder, or an .onnx file with its card.
+
+    Raises:
+        ValueError: where there is no such model, or it is damaged.
+    """
+    path = Path(model)
+    if path.suffix == ".onnx":
+        return _load_onnx(path)
+    saved = find_checkpoint(path)
+    config = RunConfig.model_validate_json(_json(saved.state["config"]))
+    backbone = build_backbone(
+        config.model.backbone,
+        embedding_size=config.model.embedding_size,
+        input_size=network_size(config.data, config.model),
+        dropout=config.model.dropout,
+    )
+    backbone.load_state_dict(_backbone_state(saved.model))
+    card = Card.model_validate(saved.state["card"])
+    return module_embedder(Windowed(backbone, config.model.window), card, device, origin=str(saved.path))
+
+
+def module_embedder(module: nn.Module, card: Card, device: str | torch.device, *, origin: str) -> Embedder:
+    """Wrap a network as an Embedder; it is put into evaluation mode for each call, and back."""
+    module = module.to(device)
+    dtype = next(module.parameters()).dtype
+
+    def network(images: np.ndarray) -> np.ndarray:
+        training = module.training
+        module.eval()
+        with torch.inference_mode():
+            embedding = module(torch.from_numpy(images).to(device, dtype)).float().cpu().numpy()
+        module.train(training)
+        return embedding
+
+    return Embedder(network, card, origin)
+
+
+def find_checkpoint(path: Path) -> checkpoint.Checkpoint:
+    """Load the checkpoint a RUN or step folder stands for: a run's best, else its newest.
+
+    Raises:
+        ValueError: naming what was looked for.
+    """
+    if (path / checkpoint.MANIFEST).is_file():
+        return checkpoint.load(path)
+    if not (path / "checkpoints").is_dir():
+        raise ValueError(f"{path} is neither a run folder, a step folder of one, nor an .onnx file")
+    best = path / "best.json"
+    if best.is_file():
+        import json
+
+        chosen = path / "checkpoints" / checkpoint.step_folder(json.loads(best.read_text(encoding="utf-8"))["step"])
+        if chosen.is_dir():
+            return checkpoint.load(chosen)
+    try:
+        return checkpoint.newest(path / "checkpoints")
+    except FileNotFoundError as error:
+        raise ValueError(str(error)) from None
+
+
+def load_backbone_from(path: Path, task: nn.Module) -> str:
+    """Start a task's backbone from a RUN, a step folder or a .safetensors file; return a line that says so."""
+    if path.suffix == ".safetensors":
+        state = load_file(path)
+        origin = str(path)
+    else:
+        saved = find_checkpoint(path)
+        state, origin = saved.model, str(saved.path)
+    backbone: Any = task.backbone
+    try:
+        backbone.load_state_dict(_backbone_state(state))
+    except RuntimeError as error:
+        raise ValueError(f"model.weights {path} does not fit model.backbone: {error}") from None
+    return f"backbone starts from {origin}"
+
+
+def _backbone_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    inside = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
+    return inside or dict(state)
+
+
+def _load_onnx(path: Path) -> Embedder:
+    import onnxruntime
+
+    if not path.is_file():
+        raise ValueError(f"no such file: {path}")
+    card = Card.read(path.with_name("model.json"))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return Embedder(lambda images: session.run(None, {name: images})[0], card, str(path))
+
+
+def _json(content: Any) -> str:
+    import json
+
+    return json.dumps(content)

@@ -1,0 +1,88 @@
+"""Configuration: strict, with the path and the nearest spelling in every error, and it reads back what it dumps."""
+
+from pathlib import Path
+
+import pytest
+
+from fastface.config import RunConfig, load_config, parse_command
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("**/*.yaml"))
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("optimm: {}", "unknown key optimm; did you mean 'optim'"),
+        ("optim: {lrr: 1.0}", "unknown key optim.lrr; did you mean 'lr'"),
+        ("eval: {sets: {val: {imagess: x}}}", "unknown key eval.sets.val.imagess; did you mean 'images'"),
+        ("optim: {lr: fast}", "optim.lr: input should be a valid number, got 'fast'"),
+        ("seed: 1.5", "seed: input should be a valid integer"),
+        ("train: {compile: 1}", "train.compile: input should be a valid boolean"),
+        ("task: {name: arcfase}", "task.name: input should be 'arcface'"),
+        ("train: {epochs: 2, epochs: 3}", "key 'epochs' stands twice"),
+        ("train: {batch_size: 100, micro_batch: 33}", "batch_size 100 is not a multiple of micro_batch 33"),
+        ("optim: {schedule: multistep}", "needs at least one"),
+        ("eval: {best_metric: vall/acc, sets: {val: {bin: x}}}", "did you mean 'val'"),
+        ("eval: {sets: {val: {}}}", "either images (with pairs) or bin"),
+        ("eval: {patience: 3}", "patience needs best_metric"),
+        ("- 1", "expected 'section:' keys"),
+        ("a: [", "not readable as YAML"),
+    ],
+)
+def test_a_bad_file_is_refused_with_path_and_remedy(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        load_config(write(tmp_path / "a.yaml", text))
+    assert expected in str(caught.value)
+    assert "a.yaml" in str(caught.value)
+
+
+def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
+    write(tmp_path / "demo.yaml", "")
+    with pytest.raises(FileNotFoundError, match=r"did you mean 'demo\.yaml'"):
+        load_config(tmp_path / "demmo.yaml")
+
+
+def test_files_merge_left_to_right_then_overrides(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.yaml", "optim: {lr: 1e-3, weight_decay: 0.1}\neval: {sets: {a: {bin: a.bin}}}")
+    second = write(tmp_path / "b.yaml", "optim: {lr: 0.5}\neval: {sets: {b: {images: x, pairs: 12}}}")
+    config = load_config(first, second, overrides=["--train.epochs", "2", "--eval.sets.b.pairs", "pairs.txt"])
+    assert (config.optim.lr, config.optim.weight_decay, config.train.epochs) == (0.5, 0.1, 2.0)
+    assert config.eval.sets["b"].pairs == Path("pairs.txt")
+    assert config.eval.sets["a"].bin == Path("a.bin")
+
+
+def test_cross_field_checks_hold_for_overrides_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "a.yaml", "train: {batch_size: 64}")
+    with pytest.raises(SystemExit):
+        load_config(file, overrides=["--train.micro_batch", "48"])
+    assert "not a multiple of micro_batch 48" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_loads_and_dumps_to_itself(path: Path, tmp_path: Path) -> None:
+    config = load_config(path)
+    assert load_config(write(tmp_path / "dumped.yaml", config.dump())) == config
+    header = path.read_text(encoding="utf-8").splitlines()
+    assert header[0].startswith("# "), "a config opens with what it is"
+    assert any(line.startswith("# ") and "--config" in line for line in header[:3]), "and with its command"
+
+
+def test_defaults_dump_to_themselves(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path / "d.yaml", RunConfig().dump())) == RunConfig()
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(write(tmp_path / "demo.yaml", "seed: 4"))
+    assert parse_command(["--config", file]).resume is None
+    assert parse_command(["--config", file, "--resume"]).resume == ""
+    command = parse_command(["--config", file, "--resume", "runs/x", "--seed", "9"])
+    assert (command.resume, command.config.seed, command.stem) == ("runs/x", 9, "demo")
+    with pytest.raises(SystemExit) as stopped:
+        parse_command(["--config", file, "--optim.lrr", "3"])
+    assert stopped.value.code == 2
+    assert "--optim.lr" in capsys.readouterr().err
