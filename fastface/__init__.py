@@ -11,7 +11,7 @@ _PUBLIC = {
     "Index": "fastface.data.index",
     "Verifier": "fastface.predictor",
     "load_embedder": "fastface.predictor",
-    "load_config": "fastface.config",
+    "load_config": "fastface.command",
     "build_backbone": "fastface.models",
 }
 __all__ = ["__version__", *_PUBLIC]

@@ -14,19 +14,16 @@ class Threshold(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    target: float
-    """False match rate aimed at."""
+    target_fmr: float
     threshold: float
     fmr: float
-    """False match rate reached on the calibration pairs."""
-    errors: int
-    """Impostor pairs accepted there, of num_impostors."""
-    num_impostors: int
+    """Reached on the calibration pairs."""
     tar: float
     """Genuine pairs accepted there, as a rate."""
-    tar_interval: tuple[float, float]
-    """95 %, Wilson."""
-    num_genuine: int
+    genuine: int
+    """Pairs."""
+    impostors: int
+    """Pairs."""
     supported: bool
     """False where fewer than 30 impostor errors are expected at the target: take the figure as a guess."""
     source: str

@@ -2,10 +2,11 @@
 
 import contextlib
 import io
+import json
 import logging
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,68 +15,129 @@ from torch import nn
 from fastface import checkpoint
 from fastface.card import Card, Threshold
 from fastface.config import EvalSet, RunConfig
-from fastface.data.images import decode_jpeg
-from fastface.data.index import Index
-from fastface.data.shards import ShardReader
-from fastface.evaluators import open_set, score_set
+from fastface.evaluation import unit
+from fastface.evaluators import PairSet, evaluate_on, open_pairs
 from fastface.metrics.verification import calibrate
-from fastface.predictor import Embedder, find_checkpoint, load_embedder, module_embedder
+from fastface.predictor import Embedder, find_checkpoint, load_embedder, load_network, open_onnx
 
 TOLERANCE = 1e-4
-"""Largest accepted difference of unit embeddings between torch and onnxruntime, both float32 on a CPU."""
+"""Largest accepted difference of any entry of the unit embeddings, torch against onnxruntime, both float32."""
+COMPARED = 256
+"""Images compared."""
 
 
 class Exported(NamedTuple):
     path: Path
     card: Card
     difference: float
-    """Largest difference of any entry of the unit embeddings over the images compared."""
-    images: str
+    about: str
     """What was compared."""
+
+    def report(self) -> str:
+        lines = [
+            f"{self.path}  ({self.path.stat().st_size / 1e6:.1f} MB, dynamic batch)",
+            f"  onnxruntime differs from torch by at most {self.difference:.1e} (unit embeddings, {self.about})",
+        ]
+        for t in self.card.thresholds:
+            doubt = "" if t.supported else "  ! fewer than 30 errors expected: a guess"
+            lines.append(
+                f"  FMR {t.target_fmr:g}: threshold {t.threshold:.4f}, TAR {t.tar:.4f} "
+                f"({t.genuine:,} genuine, {t.impostors:,} impostor pairs){doubt}"
+            )
+        if not self.card.thresholds:
+            lines.append("  no threshold: the run has no evaluation set; give --calibrate PAIRS_OR_SHARDS")
+        return "\n".join(lines)
 
 
 def export(
-    model: str | Path, *, out: Path | None = None, calibrate_on: str | Path | None = None, check_on: Path | None = None
+    model: Path, *, out: Path | None = None, calibrate_on: Path | None = None, images: Path | None = None
 ) -> Exported:
-    """Write RUN's network as model.onnx (dynamic batch, one file) and model.json into `out` (default RUN/export).
+    """Write the network as model.onnx and model.json into `out` (default: the run folder's export/).
 
     Args:
-        model: run folder or step folder.
-        calibrate_on: a pairs file (its images beside it or in the run's evaluation set) or a shard set; default:
-            the first evaluation set of the run's configuration.
-        check_on: a shard set whose images are compared; default: the calibration set's, else noise, saying so.
+        model: run folder (its best checkpoint, else its newest) or step folder.
+        calibrate_on: a shard set, or a pairs file about `images`; default: the run's first evaluation set.
+        images: shard set, folder or .tar that a pairs file speaks of.
 
     Raises:
-        ValueError: where torch and onnxruntime differ by more than TOLERANCE; no file is left then.
+        ValueError: where onnxruntime and torch differ by more than TOLERANCE; nothing is left behind then.
     """
-    saved = find_checkpoint(Path(model))
+    saved = find_checkpoint(model)
+    config = RunConfig.model_validate_json(json.dumps(saved.state["config"]))
     embedder = load_embedder(saved.path)
-    config = RunConfig.model_validate_json(_dumps(saved.state["config"]))
+    pairs = calibration_pairs(config, embedder.card, calibrate_on, images)
     folder = out or saved.path.parent.parent / "export"
     folder.mkdir(parents=True, exist_ok=True)
-    network = load_network(saved.path)
-    chosen = calibration_set(config, calibrate_on)
-    temporary = folder / ".model.onnx.partial"
-    write_onnx(network, embedder.card, temporary)
+    partial = folder / "model.onnx.partial"
     try:
-        images, described = sample_images(chosen, check_on, embedder.card)
-        difference = parity(embedder, temporary, images)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if not difference <= TOLERANCE:
-        temporary.unlink(missing_ok=True)
-        raise ValueError(f"onnxruntime differs from torch by {difference:.2e} on {described} (at most {TOLERANCE:.0e})")
-    thresholds: list[Threshold] = []
-    if chosen is not None:
-        name, settings = chosen
-        scored = score_set(open_set(settings, seed=config.eval.seed), embedder, config.eval.batch_size)
-        thresholds = [
-            Threshold(**entry._asdict(), source=name) for entry in calibrate(scored.scores, scored.same)
-        ]
-    training = {k: saved.state.get(k) for k in ("step", "dataset_id", "num_classes", "config", "versions", "origin")}
-    card = embedder.card.model_copy(update={"thresholds": thresholds, "training": training})
-    path = folder / "model.onnx"
-    temporary.rename(path)
-    checkpoint.write_json(folder / "model.json", card.model_dump(mode="json"))
-    return Exported(path, card, difference, described)
+        write_onnx(load_network(saved), embedder.card, partial)
+        difference, about = compare(embedder, open_onnx(partial, embedder.card), pairs)
+        if not difference <= TOLERANCE:
+            raise ValueError(f"onnxruntime differs from torch by {difference:.1e} on {about}; at most {TOLERANCE} is allowed")
+        thresholds = [] if pairs is None else thresholds_of(embedder, pairs, config.eval.batch_size)
+        kept = ("step", "dataset_id", "num_classes", "config", "versions", "origin")
+        training = {key: saved.state[key] for key in kept if key in saved.state}
+        training |= {"onnx_difference": difference, "onnx_compared": about}
+        card = embedder.card.model_copy(update={"thresholds": thresholds, "training": training})
+        checkpoint.write_json(folder / "model.json", card.model_dump(mode="json"))
+        partial.replace(folder / "model.onnx")
+    finally:
+        partial.unlink(missing_ok=True)
+    return Exported(folder / "model.onnx", card, difference, about)
+
+
+def calibration_pairs(config: RunConfig, card: Card, chosen: Path | None, images: Path | None) -> PairSet | None:
+    """Open the pairs whose scores set the thresholds."""
+    if chosen is None:
+        first = next(iter(config.eval.sets.values()), None)
+        return None if first is None else open_pairs(first, card, seed=config.eval.seed)
+    if (chosen / "meta.json").is_file():
+        return open_pairs(EvalSet(images=chosen), card, seed=config.eval.seed)
+    if images is None:
+        raise ValueError(f"{chosen} is not a shard set; for a pairs file say where its images are: --images DIR_OR_SHARDS")
+    return open_pairs(EvalSet(images=images, pairs=chosen), card)
+
+
+def thresholds_of(embedder: Embedder, pairs: PairSet, batch: int) -> list[Threshold]:
+    result = evaluate_on(pairs, embedder, batch=batch)
+    return [Threshold(**t._asdict(), source=pairs.about) for t in calibrate(result.scores, result.same)]
+
+
+def write_onnx(network: nn.Module, card: Card, path: Path) -> None:
+    """Export normalised float32 [batch, 3, H, W] -> [batch, D] as one file, its weights inside."""
+    width, height = card.input_size
+    example = torch.zeros(2, 3, height, width)
+    batch = torch.export.Dim("batch", min=1)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # the exporter's remarks about its own internals
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            network.eval(),
+            (example,),
+            input_names=["images"],
+            output_names=["embeddings"],
+            dynamic_shapes=({0: batch},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        assert program is not None
+        program.save(str(path), external_data=False)
+
+
+def compare(ours: Embedder, exported: Embedder, pairs: PairSet | None) -> tuple[float, str]:
+    """Return the largest difference between two embedders' unit embeddings, and what they were compared on."""
+    width, height = ours.card.input_size
+    if pairs is None:  # an imported network without data: noise is all there is
+        noise = np.random.default_rng(0).integers(0, 256, (32, height, width, 3), dtype=np.uint8)
+        chosen, about = noise, "32 images of noise: the run has no evaluation set"
+    else:
+        ids = np.unique(np.concatenate([pairs.pairs.first, pairs.pairs.second]))[:COMPARED]
+        chosen = np.stack([pairs.images.load(int(i)) for i in ids])
+        about = f"{len(ids)} images of {pairs.images.where}"
+    most = 0.0
+    for size in (1, 7, 64):  # the batch is dynamic: several sizes take part
+        for start in range(0, len(chosen), 64):
+            part = chosen[start : start + size]
+            most = max(most, float(np.abs(unit(ours(part)) - unit(exported(part))).max()))
+    return most, about

@@ -98,12 +98,16 @@ class StopRequest:
         self._pending: tuple[Tensor, td.Work] | None = None
         # CPU tensors, whatever the training backend is: reading the flag then never waits for a GPU.
         self._group = td.new_group(backend="gloo") if world() > 1 else None
-        signal.signal(signal.SIGTERM, self._remember)
-        signal.signal(signal.SIGINT, self._remember)
-        if sys.platform == "linux":
-            pr_set_pdeathsig = 1  # <linux/prctl.h>
-            with contextlib.suppress(OSError, AttributeError):
-                ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGTERM))
+        self._before = {n: signal.signal(n, self._remember) for n in (signal.SIGTERM, signal.SIGINT)}
+        _signal_on_parents_death(signal.SIGTERM)
+
+    def close(self) -> None:
+        """Give the signals back to whoever had them."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        _signal_on_parents_death(0)
+        if self._pending is not None:
+            self._pending[1].wait()
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.signal:  # the second one means it
@@ -124,3 +128,10 @@ class StopRequest:
         flag = torch.tensor([self.signal], dtype=torch.int32)
         self._pending = flag, td.all_reduce(flag, td.ReduceOp.MAX, group=self._group, async_op=True)
         return seen
+
+
+def _signal_on_parents_death(number: int) -> None:
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1  # <linux/prctl.h>
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(number))

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import json
 import platform
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,7 +56,7 @@ def import_weights(kind: str, file: Path, out: Path) -> str:
     if out.exists():
         raise ValueError(f"{out} exists already: choose another --out or remove it")
     recipe = KINDS[kind]
-    config = RunConfig.model_validate_json(_json(recipe.config))
+    config = RunConfig.model_validate_json(json.dumps(recipe.config))
     backbone = build_backbone(
         config.model.backbone,
         embedding_size=config.model.embedding_size,
@@ -79,9 +80,3 @@ def import_weights(kind: str, file: Path, out: Path) -> str:
 
 def _prefixed(backbone: nn.Module) -> dict[str, Any]:
     return {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
-
-
-def _json(content: Any) -> str:
-    import json
-
-    return json.dumps(content)

@@ -1,5 +1,6 @@
 """RUN or FILE -> an embedder that carries its card, and a verifier that says whether two photographs show one person."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,10 +60,10 @@ class Comparison(NamedTuple):
         if self.threshold is None:
             return f"similarity {self.similarity:.4f}; no decision: the model has no threshold, see export.py --calibrate"
         t = self.threshold
-        doubt = "" if t.supported else f", a guess: calibrated on {t.num_impostors:,} impostor pairs only"
+        doubt = "" if t.supported else f", a guess: calibrated on {t.impostors:,} impostor pairs only"
         return (
             f"similarity {self.similarity:.4f}; {'same person' if self.same else 'different people'} "
-            f"(threshold {t.threshold:.4f} for FMR {t.target:g}{doubt})"
+            f"(threshold {t.threshold:.4f} for FMR {t.target_fmr:g}{doubt})"
         )
 
 
@@ -75,8 +76,8 @@ class Verifier:
 
     def __init__(self, model: str | Path, *, target_fmr: float = 1e-2, device: str = "cpu") -> None:
         self.embedder = load_embedder(model, device=device)
-        self.threshold = next((t for t in self.embedder.card.thresholds if t.target == target_fmr), None)
-        offered = [t.target for t in self.embedder.card.thresholds]
+        self.threshold = next((t for t in self.embedder.card.thresholds if t.target_fmr == target_fmr), None)
+        offered = [t.target_fmr for t in self.embedder.card.thresholds]
         if self.threshold is None and offered:
             raise ValueError(f"{model} has no threshold for FMR {target_fmr}; it was calibrated at {offered}")
 
@@ -105,18 +106,27 @@ def load_embedder(model: str | Path, *, device: str | torch.device = "cpu") -> E
     """
     path = Path(model)
     if path.suffix == ".onnx":
-        return _load_onnx(path)
+        if not path.is_file():
+            raise ValueError(f"no such file: {path}")
+        return open_onnx(path, Card.read(path.with_name("model.json")))
     saved = find_checkpoint(path)
-    config = RunConfig.model_validate_json(_json(saved.state["config"]))
+    card = Card.model_validate(saved.state["card"])
+    return module_embedder(load_network(saved), card, device, origin=str(saved.path))
+
+
+def load_network(saved: checkpoint.Checkpoint, *, trained: bool = True) -> nn.Module:
+    """Build a checkpoint's network with its weights, or as it was before training, by the run's seed."""
+    config = RunConfig.model_validate_json(json.dumps(saved.state["config"]))
+    torch.manual_seed(config.seed)
     backbone = build_backbone(
         config.model.backbone,
         embedding_size=config.model.embedding_size,
         input_size=network_size(config.data, config.model),
         dropout=config.model.dropout,
     )
-    backbone.load_state_dict(_backbone_state(saved.model))
-    card = Card.model_validate(saved.state["card"])
-    return module_embedder(Windowed(backbone, config.model.window), card, device, origin=str(saved.path))
+    if trained:
+        backbone.load_state_dict(_backbone_state(saved.model))
+    return Windowed(backbone, config.model.window)
 
 
 def module_embedder(module: nn.Module, card: Card, device: str | torch.device, *, origin: str) -> Embedder:
@@ -147,8 +157,6 @@ def find_checkpoint(path: Path) -> checkpoint.Checkpoint:
         raise ValueError(f"{path} is neither a run folder, a step folder of one, nor an .onnx file")
     best = path / "best.json"
     if best.is_file():
-        import json
-
         chosen = path / "checkpoints" / checkpoint.step_folder(json.loads(best.read_text(encoding="utf-8"))["step"])
         if chosen.is_dir():
             return checkpoint.load(chosen)
@@ -179,20 +187,12 @@ def _backbone_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return inside or dict(state)
 
 
-def _load_onnx(path: Path) -> Embedder:
+def open_onnx(path: Path, card: Card) -> Embedder:
+    """Run an .onnx file by its card on the CPU."""
     import onnxruntime
 
-    if not path.is_file():
-        raise ValueError(f"no such file: {path}")
-    card = Card.read(path.with_name("model.json"))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return Embedder(lambda images: session.run(None, {name: images})[0], card, str(path))
-
-
-def _json(content: Any) -> str:
-    import json
-
-    return json.dumps(content)
+    return Embedder(lambda images: np.asarray(session.run(None, {name: images})[0]), card, str(path))

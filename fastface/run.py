@@ -1,5 +1,6 @@
 """Command -> Run: the folder, the processes, the network, the optimizer and the loader of a run, restored."""
 
+import fcntl
 import json
 import os
 import platform
@@ -11,15 +12,16 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
 from fastface import __version__, checkpoint, dist
 from fastface.card import card_of
-from fastface.config import Command, RunConfig, load_config
+from fastface.command import Command
+from fastface.config import RunConfig
 from fastface.data.augment import Augment
 from fastface.data.index import Index
 from fastface.data.loader import Loader
+from fastface.hardware import channels_last_of, decode_threads_of, decoder_of, start_processes
 from fastface.optim import Schedule, build_optimizer, build_schedule, parameter_groups
 from fastface.predictor import load_backbone_from
 from fastface.tasks import build_task
@@ -47,6 +49,8 @@ class Run:
     best: dict[str, Any]
     notes: list[str]
     """What happened while building, to be said once the log is open."""
+    lock: Any
+    """Held for as long as the run lives: a second process cannot write to the same folder."""
 
 
 def build_run(command: Command) -> Run:
@@ -58,7 +62,7 @@ def build_run(command: Command) -> Run:
     config, notes = command.config, []
     accelerator = start_processes(config)
     index = open_shards(config)
-    folder, saved = run_folder(command)
+    resumed, saved = find_resumable(command) if command.resume is not None else (None, None)
     if saved is not None:
         notes += [f"skipped: {reason}" for reason in saved.skipped] + [f"resuming from {saved.path}"]
         notes += check_resumable(config, saved.state, index.dataset_id)
@@ -119,9 +123,13 @@ def build_run(command: Command) -> Run:
         "plan": plan.describe(),
         "micro_batch": micro,
         "threads": torch.get_num_threads(),
+        "decoder": decoder_of(config, accelerator.device),
         "world": dist.world(),
         "versions": versions(),
     }
+    # Only now, with everything checked and built, does anything appear on disk.
+    folder = resumed or new_folder(command)
+    lock = hold(folder)
     if dist.is_main() and saved is None:
         classes = {"dataset_id": index.dataset_id, "classes": list(index.classes)}
         checkpoint.write_json(folder / "classes.json", classes)
@@ -146,38 +154,8 @@ def build_run(command: Command) -> Run:
         state=state,
         best=best,
         notes=notes,
+        lock=lock,
     )
-
-
-def start_processes(config: RunConfig) -> Accelerator:
-    """Join the other processes, choose device, precision and thread count."""
-    want = config.runtime.device
-    if want.startswith("cuda:"):
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", want.removeprefix("cuda:"))
-    if want.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"runtime.device is {want} but torch sees no GPU; set runtime.device to cpu or auto")
-    cpu = want == "cpu" or not torch.cuda.is_available()
-    precision = config.train.precision
-    if precision == "auto":
-        precision = "bf16" if not cpu and torch.cuda.is_bf16_supported() else "fp32"
-    ours = {"fp32": "no", "fp64": "no"}.get(precision, precision)
-    launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if launcher not in ("no", ours):
-        raise ValueError(
-            f"the launcher asks for mixed precision {launcher}, the configuration for {precision}: "
-            f"drop --mixed_precision, or set train.precision to {launcher}"
-        )
-    # Buffers are averaged by dist.average_buffers; gradients may view the all-reduce buckets.
-    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    accelerator = Accelerator(cpu=cpu, mixed_precision=ours, kwargs_handlers=[ddp])
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(config.runtime.threads or max((os.cpu_count() or 1) // local, 1))
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.train.tf32
-    torch.backends.cudnn.benchmark = not config.train.deterministic
-    if config.train.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    return accelerator
 
 
 def open_shards(config: RunConfig) -> Index:
@@ -186,20 +164,24 @@ def open_shards(config: RunConfig) -> Index:
     return Index.open(config.data.shards)
 
 
-def run_folder(command: Command) -> tuple[Path, checkpoint.Checkpoint | None]:
-    """Make a new run folder, or find the one to resume with its newest verified checkpoint."""
+def new_folder(command: Command) -> Path:
+    """Make OUT/<stem>/<UTC time> on rank 0 and tell the others its name."""
+    name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    folder = command.config.out / command.stem / name
+    if dist.is_main():
+        try:
+            while folder.exists():  # two runs within one second
+                folder = folder.with_name(folder.name + "b")
+            (folder / "checkpoints").mkdir(parents=True)
+            (folder / "config.yaml").write_text(command.config.dump(), encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"cannot write to {folder}: {error.strerror}; change `out` in the config") from None
+    return Path(dist.share(str(folder)))
+
+
+def find_resumable(command: Command) -> tuple[Path, checkpoint.Checkpoint]:
+    """Find the run to go on with, and its newest verified checkpoint; what was skipped is noted in it."""
     runs = command.config.out / command.stem
-    if command.resume is None:
-        folder = Path(dist.share(str(runs / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))))
-        if dist.is_main():
-            try:
-                while folder.exists():  # two runs within one second
-                    folder = folder.with_name(folder.name + "b")
-                (folder / "checkpoints").mkdir(parents=True)
-                (folder / "config.yaml").write_text(command.config.dump(), encoding="utf-8")
-            except OSError as error:
-                raise ValueError(f"cannot write to {folder}: {error.strerror}; change `out` in the config") from None
-        return Path(dist.share(str(folder))), None
     if command.resume:
         path = Path(command.resume)
         if (path / checkpoint.MANIFEST).is_file():
@@ -215,6 +197,22 @@ def run_folder(command: Command) -> tuple[Path, checkpoint.Checkpoint | None]:
         except FileNotFoundError as error:
             reasons.append(str(error))
     raise ValueError("nothing to resume: " + ("\n".join(reasons) or f"no run in {runs}") + "\nStart without --resume.")
+
+
+def hold(folder: Path) -> Any:
+    """Lock the run folder on rank 0 until the process ends; the kernel releases it even after SIGKILL."""
+    if not dist.is_main():
+        return None
+    file = (folder / "lock").open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        raise ValueError(f"{folder} is being written by another run (process {file.read().strip()}): stop it first") from None
+    file.truncate(0)
+    file.write(f"{os.getpid()} on {platform.node()}")
+    file.flush()
+    return file
 
 
 def check_resumable(config: RunConfig, state: dict[str, Any], dataset_id: str) -> list[str]:
@@ -245,27 +243,6 @@ def micro_batch_of(config: RunConfig, saved: checkpoint.Checkpoint | None) -> in
             "change train.batch_size, train.micro_batch or the number of processes"
         )
     return micro
-
-
-def channels_last_of(config: RunConfig, device: torch.device) -> bool:
-    return device.type == "cuda" if config.train.channels_last is None else config.train.channels_last
-
-
-def decoder_of(config: RunConfig, device: torch.device) -> str:
-    if config.data.decoder != "auto":
-        return config.data.decoder
-    if device.type == "cuda":
-        from importlib.util import find_spec
-
-        return "dali-gpu" if find_spec("nvidia") and find_spec("nvidia.dali") else "torch"
-    return "torch"
-
-
-def decode_threads_of(config: RunConfig, device: torch.device) -> int:
-    if config.runtime.decode_threads or device.type == "cpu":
-        return config.runtime.decode_threads or 2
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(max((os.cpu_count() or 2) // local - 1, 1), 16)
 
 
 def versions() -> dict[str, str]:

@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> int:
-    from fastface.config import parse_command
+    from fastface.command import parse_command
 
     command = parse_command()
     from fastface.run import build_run
@@ -14,7 +14,7 @@ def main() -> int:
         return train(build_run(command))
     except (ValueError, FloatingPointError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr, flush=True)
-        return {FloatingPointError: 5}.get(type(error), 4 if isinstance(error, OSError) else 2)
+        return 5 if isinstance(error, FloatingPointError) else 4 if isinstance(error, OSError) else 2
 
 
 if __name__ == "__main__":

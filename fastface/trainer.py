@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from fastface import checkpoint, dist
+from fastface.card import Card
 from fastface.data.batch import Batch
 from fastface.evaluators import Evaluators
 from fastface.log import Log
+from fastface.metrics.verification import metric_direction
 from fastface.run import Run
 
 PREEMPTED = 75
@@ -34,11 +36,12 @@ def train(run: Run) -> int:
     )
     try:
         introduce(run, log)
-        evaluators = Evaluators(config.eval, run.state["card"], run.accelerator.device)
+        evaluators = Evaluators(config.eval, Card.model_validate(run.state["card"]), run.accelerator.device)
         return loop(run, stop, log, evaluators)
     finally:
         run.loader.close()
         log.close()
+        stop.close()
 
 
 def loop(run: Run, stop: dist.StopRequest, log: Log, evaluators: Evaluators) -> int:
@@ -153,7 +156,7 @@ def evaluate(run: Run, evaluators: Evaluators, log: Log, done: int) -> bool:
     if metric is None:
         return False
     value = values[metric]
-    better = not run.best or evaluators.direction(metric) * (value - run.best["value"]) > 0
+    better = not run.best or metric_direction(metric) * (value - run.best["value"]) > 0
     if better:
         run.best.update(metric=metric, step=done, value=value, waited=0)
     else:
@@ -199,7 +202,7 @@ def introduce(run: Run, log: Log) -> None:
     parameters = sum(p.numel() for p in run.task.parameters())
     log.say(
         f"{run.folder}: {dist.world()} process(es) x {run.accumulation} x {run.state['micro_batch']} images, "
-        f"{run.accelerator.device}, {torch.get_num_threads()} threads, decoder {run.loader.decoder_name}; "
+        f"{run.accelerator.device}, {torch.get_num_threads()} threads, decoder {run.state['decoder']}; "
         f"{config.model.backbone}, {parameters / 1e6:.2f} M parameters with {run.state['num_classes']} identities; "
         f"steps {run.start_step} to {run.total_steps}"
     )

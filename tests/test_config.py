@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fastface.config import RunConfig, load_config, parse_command
+from fastface.command import load_config, parse_command
+from fastface.config import RunConfig
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("**/*.yaml"))
 
@@ -27,7 +28,7 @@ def write(path: Path, text: str) -> Path:
         ("train: {epochs: 2, epochs: 3}", "key 'epochs' stands twice"),
         ("train: {batch_size: 100, micro_batch: 33}", "batch_size 100 is not a multiple of micro_batch 33"),
         ("optim: {schedule: multistep}", "needs at least one"),
-        ("eval: {best_metric: vall/acc, sets: {val: {bin: x}}}", "did you mean 'val'"),
+        ("eval: {best_metric: vall/acc, sets: {val: {bin: x}}}", "names no set of eval.sets (val)"),
         ("eval: {sets: {val: {}}}", "either images (with pairs) or bin"),
         ("eval: {patience: 3}", "patience needs best_metric"),
         ("- 1", "expected 'section:' keys"),
@@ -48,7 +49,9 @@ def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_files_merge_left_to_right_then_overrides(tmp_path: Path) -> None:
-    first = write(tmp_path / "a.yaml", "optim: {lr: 1e-3, weight_decay: 0.1}\neval: {sets: {a: {bin: a.bin}}}")
+    first = write(
+        tmp_path / "a.yaml", "optim: {lr: 1e-3, weight_decay: 0.1}\neval: {sets: {a: {bin: a.bin}}}"
+    )
     second = write(tmp_path / "b.yaml", "optim: {lr: 0.5}\neval: {sets: {b: {images: x, pairs: 12}}}")
     config = load_config(first, second, overrides=["--train.epochs", "2", "--eval.sets.b.pairs", "pairs.txt"])
     assert (config.optim.lr, config.optim.weight_decay, config.train.epochs) == (0.5, 0.1, 2.0)
@@ -56,7 +59,9 @@ def test_files_merge_left_to_right_then_overrides(tmp_path: Path) -> None:
     assert config.eval.sets["a"].bin == Path("a.bin")
 
 
-def test_cross_field_checks_hold_for_overrides_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cross_field_checks_hold_for_overrides_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = write(tmp_path / "a.yaml", "train: {batch_size: 64}")
     with pytest.raises(SystemExit):
         load_config(file, overrides=["--train.micro_batch", "48"])

@@ -1,0 +1,91 @@
+"""A model and pairs -> a report, metrics.json, pairs.csv and a picture, with baselines beside it where asked."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from fastface import checkpoint
+from fastface.card import Card
+from fastface.config import EvalSet
+from fastface.evaluation import Embed, Result, format_report, raw_pixels
+from fastface.evaluators import PairSet, evaluate_on, open_pairs
+from fastface.metrics.pairs import write_pairs
+from fastface.metrics.pictures import verification_picture
+from fastface.predictor import find_checkpoint, load_embedder, load_network, module_embedder
+
+
+def assess(
+    checkpoint: Path,
+    *,
+    images: Path | None,
+    pairs: str,
+    bin: Path | None,  # the flag's name
+    crop: str,
+    flip: str | None,
+    compat: str | None,
+    baselines: bool,
+    seed: int,
+    batch_size: int,
+    device: str,
+    out: Path | None,
+) -> str:
+    """Evaluate and write everything down; return what belongs on the screen.
+
+    Raises:
+        ValueError: for a model, image set or pairs file that is missing or does not fit.
+    """
+    embedder = load_embedder(checkpoint, device=device)
+    card = embedder.card
+    if flip:
+        card = card.model_copy(update={"flip": flip})
+        embedder.card = card
+    if compat and card.flip != "sum" and not flip:
+        raise ValueError(f"--compat {compat} adds the mirrored image's embedding: give --flip sum (or none, knowingly)")
+    opened = open_pairs(_settings(images, pairs, bin, crop), card, seed=seed)
+    embedders: dict[str, Embed] = {"trained" if baselines else "model": embedder}
+    if baselines:
+        if checkpoint.suffix != ".onnx":
+            untrained = load_network(find_checkpoint(checkpoint), trained=False)
+            embedders["untrained"] = module_embedder(untrained, card, device, origin="the untrained network")
+        embedders["raw pixels"] = raw_pixels()
+    results: dict[str, Result] = {}
+    for name, embed in embedders.items():
+        learned = name in ("trained", "model")
+        centre = card.centre and learned
+        results[name] = evaluate_on(opened, embed, batch=batch_size, centre=centre, compat=compat if learned else None)
+    folder = out or (checkpoint.parent if checkpoint.suffix == ".onnx" else checkpoint) / "eval"
+    write_down(folder, opened, results, card, checkpoint)
+    lines = [f"{embedder.origin} on {opened.about}", "", format_report(results)]
+    first = next(iter(results.values()))
+    lines += ["", "folds  " + " ".join(f"{100 * a:.2f}" for a in first.details["accuracy"]["folds"])]
+    lines += [f"written: {folder}/metrics.json, pairs.csv, verification.png"]
+    return "\n".join(lines)
+
+
+def write_down(folder: Path, opened: PairSet, results: dict[str, Result], card: Card, model: Path) -> None:
+    """Write metrics.json, pairs.csv (with the scores' order) and verification.png into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {name: {"metrics": r.metrics, "details": r.details} for name, r in results.items()}
+    content = {"model": str(model), "pairs": opened.about, "flip": card.flip, "centre": card.centre, **content}
+    checkpoint.write_json(folder / "metrics.json", content)
+    write_pairs(folder / "pairs.csv", opened.pairs, opened.images.name)
+    curves = {name: (r.scores, r.same) for name, r in results.items()}
+    verification_picture(folder / "verification.png", curves, training_losses(model), title=opened.about)
+
+
+def training_losses(model: Path) -> np.ndarray | None:
+    """Return the loss of every training step of a run folder, if that is what the model is."""
+    log = model / "metrics.jsonl"
+    if not log.is_file():
+        return None
+    rows = (json.loads(line) for line in log.read_text(encoding="utf-8").splitlines())
+    losses = [row["loss"] for row in rows if "loss" in row]
+    return np.array(losses) if losses else None
+
+
+def _settings(images: Path | None, pairs: str, bin: Path | None, crop: str) -> EvalSet:
+    if (images is None) == (bin is None):
+        raise ValueError("give --images DIR_OR_SHARDS (with --pairs FILE or a number) or --bin FILE")
+    cut = crop if crop in ("as-trained", "none") else float(crop)
+    return EvalSet(images=images, pairs=int(pairs) if pairs.isdecimal() else Path(pairs), bin=bin, crop=cut)  # type: ignore[arg-type]

@@ -1,0 +1,142 @@
+"""YAML files and command-line overrides -> RunConfig, checked before any work starts."""
+
+import argparse
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from fastface.config import RunConfig
+
+
+class Command(NamedTuple):
+    config: RunConfig
+    stem: str
+    resume: str | None
+    """None: a new run; "": the newest run of this config; else a run or step folder."""
+
+
+def load_config(*files: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Merge YAML files left to right, then apply `--section.option value` overrides.
+
+    Raises:
+        ValueError: naming the key by its path, the nearest spelling and the file.
+    """
+    merged: dict[str, Any] = {}
+    for file in files:
+        merged = _merge(merged, _read_yaml(Path(file)))
+    config = _validate(merged, " and ".join(map(str, files)) or "the defaults")
+    if not overrides:
+        return config
+    import tyro
+
+    changed = tyro.cli(tyro.conf.FlagConversionOff[tyro.conf.AvoidSubcommands[RunConfig]], default=config, args=list(overrides), prog="train.py")
+    # tyro builds the sections without pydantic's cross-field checks on every path: validate once more.
+    return _validate(changed.model_dump(mode="json"), "the command line")
+
+
+def parse_command(argv: Sequence[str] | None = None) -> Command:
+    """Parse train.py's command line: --config FILE..., --resume [RUN], and --section.option overrides."""
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        description="Train a face model from shards.",
+        epilog="Every option of the YAML can be overridden: --optim.lr 0.05 --train.epochs 10. "
+        "'train.py --config FILE --options' lists them with their present values.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", nargs="+", required=True, metavar="FILE", help="YAML files, merged left to right")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        default=None,
+        metavar="RUN",
+        help="go on from the newest verified checkpoint of RUN (default: the newest run of this config)",
+    )
+    parser.add_argument("--options", action="store_true", help="list every option and its value, then exit")
+    known, rest = parser.parse_known_args(argv)
+    if known.options:
+        rest = ["--help"]
+    try:
+        config = load_config(*known.config, overrides=rest)
+    except (ValueError, FileNotFoundError) as error:
+        parser.exit(2, f"train.py: {error}\n")
+    return Command(config, Path(known.config[0]).stem, known.resume)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 floats (1e-3 is a number), duplicate keys refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ValueError(f"key {key!r} stands twice{node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)$"),
+    list("-+0123456789."),
+)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        near = _nearest(path.name, [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else [])
+        raise FileNotFoundError(f"no configuration file {path}{near}")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path} is not readable as YAML: {error}") from None
+    if not isinstance(content, dict | None):
+        raise ValueError(f"{path} holds a {type(content).__name__}; expected 'section:' keys, see configs/")
+    return content or {}
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge(base[key], value) if both else value
+    return merged
+
+
+def _validate(content: dict[str, Any], where: str) -> RunConfig:
+    try:
+        # Through JSON, because strict validation then still takes lists for tuples and strings for paths.
+        return RunConfig.model_validate_json(json.dumps(content, default=str))
+    except ValidationError as error:
+        lines = [_explain(item, content) for item in error.errors()]
+        raise ValueError(f"{where}:\n  " + "\n  ".join(lines)) from None
+
+
+def _explain(item: Any, content: dict[str, Any]) -> str:
+    path = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        owner = _section_at(item["loc"][:-1])
+        return f"unknown key {path}{_nearest(str(item['loc'][-1]), list(owner.model_fields) if owner else [])}"
+    if item["type"] == "value_error":
+        return f"{path or 'run'}: {item['ctx']['error']}"
+    return f"{path}: {item['msg'].lower()}, got {item['input']!r}"
+
+
+def _section_at(parts: Sequence[int | str]) -> type[BaseModel] | None:
+    section: Any = RunConfig
+    for part in parts:
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            section = section.model_fields[str(part)].annotation
+        else:  # dict[str, EvalSet]: any key leads to its value type
+            section = next((a for a in get_args(section) if isinstance(a, type) and issubclass(a, BaseModel)), None)
+    return section if isinstance(section, type) and issubclass(section, BaseModel) else None
+
+
+def _nearest(name: str, choices: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else (f"; choose from {', '.join(choices)}" if choices else "")

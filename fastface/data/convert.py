@@ -1,0 +1,203 @@
+"""A raw dataset and options -> a complete shard set, resumable, the same for any number of workers."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from fastface import __version__
+from fastface.data.images import Rejected
+from fastface.data.index import FORMAT
+from fastface.data.join import DataError, check_columns, join_set, write_rejects
+from fastface.data.options import Options
+from fastface.data.order import auto_shard_size, fingerprint, shared_identities, shuffled
+from fastface.data.pack import Job, prepare_record, read_note
+from fastface.data.partial import Partial, StorageError
+from fastface.data.report import Report
+from fastface.data.sources import include_exclude, open_source, split_by_identity
+from fastface.data.workers import num_cores, pack_all
+
+if TYPE_CHECKING:
+    from fastface.data.sources import Source
+
+OVERHEAD_BYTES = 2 * 512 + 512 + 256 + 160  # per image: two headers, label, padding, rows in index and notes
+SAMPLES = 32  # images tried to estimate the size of the output
+
+
+class _Bar(tqdm):
+    monitor_interval = 0  # its watching thread would be there when the workers are forked
+
+
+def convert(options: Options, sources: Mapping[str, Source] | None = None) -> Report:
+    """Convert `options.input` (or `sources`, already open, by set name) to shards in `options.out`.
+
+    The folder `out` appears only when complete; until then all is in OUT.partial, and the same call goes on
+    from there. ValueError where input and options do not fit, StorageError (disk, lock), DataError (nothing
+    readable). KeyboardInterrupt carries a message that says what is kept.
+    """
+    partial = Partial(options.out)
+    partial.probe()
+    with partial.lock(options.part):
+        try:
+            opened = dict(sources or open_source(options.kind, options.input, root=options.root))
+            sets = _choose(opened, options)
+        except OSError as error:  # before anything was written, so it is the input's
+            raise ValueError(f"cannot read {error.filename or options.input}: {error.strerror}") from error
+        jobs = {name: _job(source, name, options, partial) for name, source in sets.items()}
+        with partial.storage():
+            partial.agree(_plan(options, jobs))
+            for job in jobs.values():
+                job.shards.mkdir(parents=True, exist_ok=True)
+                job.notes.mkdir(parents=True, exist_ok=True)
+            partial.sweep()
+            report = _pack(options, partial, list(jobs.values()))
+            report.skipped = Counter(reason for source in opened.values() for _, reason in source.skipped)
+            report.shared = shared_identities(sets)
+            if options.part is None:
+                _join(options, partial, jobs, opened, report)
+        return report
+
+
+def _choose(sources: dict[str, Source], options: Options) -> dict[str, Source]:
+    if len(sources) > 1 and (options.include or options.exclude or options.split):
+        raise ValueError(
+            f"{options.input} has the splits {', '.join(sources)} already: --split, --include and --exclude "
+            f"need one of them as input, such as {options.input / next(iter(sources))}"
+        )
+    chosen = {name: include_exclude(source, options.include, options.exclude) for name, source in sources.items()}
+    if options.split is not None:
+        chosen = split_by_identity(chosen[""], dict(options.split), options.seed, options.split_by)
+    for name, source in chosen.items():
+        if not len(source):
+            raise DataError(f"{options.input} {name} has no images")
+        check_columns(source)
+        if options.boxes and source.boxes is None:
+            raise ValueError(f"--crop box: {options.input} has no boxes; a list needs columns x0,y0,x1,y1")
+    return chosen
+
+
+def _job(source: Source, name: str, options: Options, partial: Partial) -> Job:
+    size = len(source)
+    order = shuffled(size, options.seed) if options.shuffle and not source.ordered else np.arange(size)
+    shard_size = options.shard_size or auto_shard_size(size)
+    return Job(source, order, shard_size, options.spec, options.boxes, partial.made / name, partial.notes / name)
+
+
+def _plan(options: Options, jobs: Mapping[str, Job]) -> dict[str, Any]:
+    """Say what a conversion is; all that changes a byte of the output is in it."""
+    made_with = {"fastface": __version__, **{name: version(name) for name in ("pillow", "simplejpeg")}}
+    sets = {
+        name: {
+            "images": len(job.source),
+            "classes": len(job.source.classes),
+            "shard_size": job.shard_size,
+            "scan": fingerprint(job.source),
+        }
+        for name, job in jobs.items()
+    }
+    return {"format": FORMAT, "made_with": made_with, "options": options.essence(), "sets": sets}
+
+
+def _pack(options: Options, partial: Partial, jobs: list[Job]) -> Report:
+    """Make the shards that are missing, of our part."""
+    tasks = [(number, shard) for number, job in enumerate(jobs) for shard in range(job.num_shards)]
+    if options.part is not None:
+        tasks = tasks[options.part[0] :: options.part[1]]
+    todo = [(number, shard) for number, shard in tasks if not jobs[number].finished(shard)]
+    if options.join and todo:
+        raise ValueError(
+            f"--join: {len(todo):,} of {len(tasks):,} shards are not made yet, the first is {todo[0][1]}: "
+            "run the missing parts, or leave --join out to make them here"
+        )
+    total, left = (sum(len(jobs[n].positions(k)) for n, k in some) for some in (tasks, todo))
+    reused = len(tasks) - len(todo)
+    if reused and todo:
+        print(f"going on: {reused:,} of {len(tasks):,} shards are finished in {partial.root}", file=sys.stderr)
+    bytes_per_image = _estimate(jobs, todo) if todo else 0.0
+    _check_space(partial, bytes_per_image, left)
+    workers = options.workers or num_cores()
+    start, done, rejected = time.monotonic(), 0, 0
+    interval = 0.2 if sys.stderr.isatty() else 30
+    with _Bar(total=total, initial=total - left, unit=" images", mininterval=interval, disable=not todo) as bar:
+
+        def show(now_done: int, now_rejected: int) -> None:
+            nonlocal done, rejected
+            if now_rejected != rejected:
+                bar.set_postfix_str(f"{now_rejected:,} rejected", refresh=False)
+            bar.update(now_done - done)
+            done, rejected = now_done, now_rejected
+
+        partial.needed = lambda: max(bytes_per_image * (left - done), 0)
+        try:
+            pack_all(jobs, todo, workers, partial.held, show)
+        except KeyboardInterrupt:
+            finished = sum(jobs[number].finished(shard) for number, shard in tasks)
+            raise KeyboardInterrupt(
+                f"stopped: {finished:,} of {len(tasks):,} shards are finished and kept in {partial.root}; "
+                "the same command goes on from here"
+            ) from None
+    seconds = time.monotonic() - start
+    return Report(options.out, {}, Counter(), {}, len(todo), reused, left, rejected, seconds, options.part)
+
+
+def _estimate(jobs: list[Job], todo: list[tuple[int, int]]) -> float:
+    """Prepare some images of the shards to be made and return the mean bytes that one takes in the output."""
+    shards = [todo[i] for i in np.linspace(0, len(todo) - 1, min(SAMPLES, len(todo))).astype(int)]
+    sizes = []
+    for number, shard in shards:
+        positions = jobs[number].positions(shard)
+        for position in np.linspace(positions[0], positions[-1], -(-SAMPLES // len(shards))).astype(int):
+            try:
+                data = prepare_record(jobs[number], int(jobs[number].order[position])).data
+            except Rejected:
+                continue
+            sizes.append(len(data) + OVERHEAD_BYTES)
+    return sum(sizes) / max(len(sizes), 1)
+
+
+def _check_space(partial: Partial, bytes_per_image: float, images: int) -> None:
+    needed, free = bytes_per_image * images, partial.free()
+    if needed > free:
+        raise StorageError(
+            f"{images:,} images need about {needed:,.0f} bytes, {free:,} are free on the disk of "
+            f"{partial.out}: free some space or choose another --out"
+        )
+
+
+def _join(
+    options: Options, partial: Partial, jobs: Mapping[str, Job], opened: Mapping[str, Source], report: Report
+) -> None:
+    notes = [read_note(job, shard) for job in jobs.values() for shard in range(job.num_shards)]
+    skipped = [item for source in opened.values() for item in source.skipped]
+    rejects, images = sum(len(note.rejects) for note in notes), sum(len(job.order) for job in jobs.values())
+    listed = write_rejects(partial.root, notes, skipped)
+    if rejects > options.max_rejects * images:
+        raise DataError(
+            f"{rejects:,} of {images:,} images were rejected, more than --max-rejects "
+            f"{options.max_rejects:g} allows: see {listed}; a larger "
+            "--max-rejects publishes what is left, without making it again"
+        )
+    for name, job in jobs.items():
+        others = {(set(pair) - {name}).pop(): len(shared) for pair, shared in report.shared.items() if name in pair}
+        more = {
+            "fastface": __version__,
+            "set": name or None,
+            "options": {
+                **options.essence(),
+                "shard_size": job.shard_size,
+                "shuffle": options.shuffle and not job.source.ordered,
+            },
+            "identities_shared_with": others,
+            "skipped": dict(sorted(report.skipped.items())),
+        }
+        report.sets[name] = join_set(job, f"{options.input} {name}".strip(), more)
+    os.replace(listed, partial.made / "rejects.csv")
+    partial.publish()

@@ -1,0 +1,148 @@
+"""Shards, a folder, a .tar or the images of a pair file -> decoded pictures by id, for evaluation.
+
+Everything is decoded on the CPU by the decoder that deployment uses, whatever decoder training had.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from fastface.data.images import ImageSpec, decode_jpeg, load_rgb
+from fastface.data.index import Index
+from fastface.data.shards import ShardReader
+from fastface.data.sources import check_size, nearest_path, read_file
+from fastface.data.sources.folder import EXTENSIONS
+from fastface.data.sources.tar import members
+
+
+class ImageSet(Protocol):
+    """Pictures with names. `load` may be called from several threads."""
+
+    where: str  # for messages
+    identities: np.ndarray  # int64 [N], the person of each picture; one of its own where unknown
+
+    def __len__(self) -> int: ...
+
+    def name(self, i: int) -> str: ...
+
+    def load(self, i: int) -> np.ndarray:
+        """Return uint8 RGB [H, W, 3]; raises Rejected or OSError for a picture that cannot be had."""
+        ...
+
+
+class ShardImages:
+    """The pictures of a shard set, as they were made; each is compared with its CRC."""
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        self.where = str(index.path)
+        self.identities = np.asarray(index.label, dtype=np.int64)
+        self._reader = ShardReader(index, check_crc=True)
+
+    def __len__(self) -> int:
+        return self.index.num_samples
+
+    def name(self, i: int) -> str:
+        return self.index.name(i)
+
+    def find(self, names: list[str]) -> np.ndarray:
+        """Return ids by exact name, as Index.find."""
+        return self.index.find(names)
+
+    def load(self, i: int) -> np.ndarray:
+        data = self._reader.view(i)
+        return decode_jpeg(data) if data[:2].tobytes() == b"\xff\xd8" else load_rgb(data.tobytes())
+
+
+class FileImages:
+    """Pictures by path, prepared by a spec; the person is the folder a picture lies in."""
+
+    def __init__(self, where: Path, names: list[str], read: Callable[[int], bytes], spec: ImageSpec) -> None:
+        if not names:
+            raise ValueError(f"{where} holds no pictures (names ending in .jpg, .png and the like).")
+        self.where, self._names, self._read, self._spec = str(where), names, read, spec
+        persons = [os.path.dirname(name) or name for name in names]  # loose files are persons of their own
+        self.identities = np.unique(persons, return_inverse=True)[1].astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, i: int) -> str:
+        return self._names[i]
+
+    def load(self, i: int) -> np.ndarray:
+        return load_rgb(self._read(i), self._spec)
+
+
+def _folder_images(path: Path, spec: ImageSpec) -> FileImages:
+    """List all pictures below a folder, hidden ones and those in hidden folders left out."""
+    names = []
+    for above, folders, files in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside = os.path.relpath(above, path).replace(os.sep, "/")
+        names += [
+            name if inside == "." else f"{inside}/{name}" for name in sorted(files) if _is_picture(name)
+        ]
+    return FileImages(path, names, lambda i: read_file(path / names[i], follow=True), spec)
+
+
+def _tar_images(path: Path, spec: ImageSpec) -> FileImages:
+    """List all pictures of an archive, to be read in place; of a name that occurs twice the later counts."""
+    found = {
+        member.name.decode("utf-8", "surrogateescape").removeprefix("./"): (member.offset, member.size)
+        for member in members(path)
+        if member.kind == "file"
+    }
+    names = sorted(name for name in found if _is_picture(os.path.basename(name)))
+    file = open(path, "rb")  # stays open for as long as the reading function lives
+
+    def read(i: int) -> bytes:
+        offset, size = found[names[i]]
+        check_size(names[i], size)
+        return os.pread(file.fileno(), size, offset)
+
+    return FileImages(path, names, read, spec)
+
+
+class BytesImages:
+    """Encoded pictures in memory, such as those of a pair file; nothing is known about persons."""
+
+    def __init__(
+        self, images: list[bytes], spec: ImageSpec | None = None, where: str = "the pair file"
+    ) -> None:
+        self.where, self._images, self._spec = where, images, spec or ImageSpec()
+        self.identities = np.arange(len(images), dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def name(self, i: int) -> str:
+        return f"{i:09d}"
+
+    def load(self, i: int) -> np.ndarray:
+        return load_rgb(self._images[i], self._spec)
+
+
+def open_images(path: str | Path, spec: ImageSpec | None = None) -> ShardImages | FileImages:
+    """Open a shard set, a folder of pictures or an uncompressed .tar of them.
+
+    `spec` cuts and resizes pictures of folders and archives; those of shards have been through that when
+    made.
+    """
+    path, spec = Path(path), spec or ImageSpec()
+    if path.is_file():
+        return _tar_images(path, spec)
+    if not path.is_dir():
+        raise ValueError(
+            f"{path} does not exist{nearest_path(path)}; give shards, a folder of pictures or a .tar."
+        )
+    if (path / "meta.json").is_file() or any(path.glob("*/meta.json")):
+        return ShardImages(Index.open(path))
+    return _folder_images(path, spec)
+
+
+def _is_picture(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS

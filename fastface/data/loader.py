@@ -1,0 +1,247 @@
+"""Index and Plan -> Batches: this rank's micro-batches in step order, decoded ahead of their use."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fastface.data.augment import Augment, Draws
+from fastface.data.batch import Batch, Buffer
+from fastface.data.decode import BadImage, Decoder, build_decoder
+from fastface.data.index import Index
+from fastface.data.plan import Plan, Slots
+from fastface.data.prefetch import Prefetch
+from fastface.data.shards import ShardReader
+
+DRAWN_TOGETHER = (
+    2048  # rows whose draws are made in one go: 3.5 us a row for 128, 0.3 us for 2,048 (2 cores, 2026-11)
+)
+
+
+class Timings:
+    """What the consumer got and how long it waited, since the last `reset`."""
+
+    first_batch_s: float | None = None  # from constructing the loader to its first batch; not reset
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start counting anew: call it after each line of the log."""
+        self.wait_s = 0.0  # seconds the consumer stood still for want of a batch
+        self.images = 0
+        self.batches = 0
+        self.since = time.perf_counter()
+
+    @property
+    def images_per_s(self) -> float:
+        """Images handed over per second of wall time."""
+        return self.images / max(time.perf_counter() - self.since, 1e-9)
+
+    @property
+    def wait_share(self) -> float:
+        """Share of wall time spent waiting for data, 0 to 1."""
+        return min(1.0, self.wait_s / max(time.perf_counter() - self.since, 1e-9))
+
+
+class Loader:
+    """Deliver micro-batches of one rank, the same whatever the number of threads, from any step at once.
+
+    The global batch of a step is cut into world * accumulation micro-batches; a rank has `accumulation`
+    neighbours of them. `ahead` micro-batches are prepared while one is in use. Memory is recycled: a batch is
+    valid until the next one is asked for; clone what must outlive that.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        plan: Plan,
+        *,
+        augment: Augment,
+        decoder: str,
+        size: tuple[int, int],
+        micro_batch: int,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+        threads: int = 2,
+        ahead: int = 3,
+        mean: float = 127.5,
+        std: float = 127.5,
+        check_crc: bool = False,
+    ) -> None:
+        self._constructed = time.perf_counter()
+        self.accumulation = accumulation(plan.batch_size, micro_batch, world)
+        _check_images(index, size)
+        if not 0 <= rank < world or ahead < 1:
+            raise ValueError(
+                f"rank {rank} of {world} with {ahead} batches ahead: ranks count from 0, ahead is at least 1"
+            )
+        self.index, self.plan, self.augment = index, plan, augment
+        self.rank, self.world, self.micro_batch, self.ahead = rank, world, micro_batch, ahead
+        self.size, self.device = size, torch.device(device)
+        self.timings = Timings()
+        self.reader = ShardReader(index, check_crc=check_crc)
+        self.decoder: Decoder = build_decoder(
+            decoder, size=size, threads=threads, device=self.device, mean=mean, std=std
+        )
+        self._buffers: list[Buffer] = [Buffer() for _ in range(max(ahead, self.decoder.callers) + 1)]
+        self._run: Prefetch | None = None
+
+    def batches(self, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
+        """Yield the micro-batches of steps start..stop-1 (None: no end) in order, `accumulation` per step.
+
+        A new call ends the iteration before it. A failure in a thread is raised here, when its batch is due.
+        """
+        if start < 0 or (stop is not None and stop < start):
+            raise ValueError(f"steps {start} to {stop}: steps count from 0 and do not run backwards")
+        self._end_run()
+        jobs = _Jobs(self, start, stop)
+        count = None if stop is None else (stop - start) * self.accumulation
+        run = Prefetch(
+            lambda n, buffer: self._make(*jobs[n], buffer), self._buffers, self.decoder.callers, count
+        )
+        self._run = run
+        return self._deliver(run)
+
+    def _deliver(self, run: Prefetch) -> Iterator[Batch]:
+        timings = self.timings
+        try:
+            while True:
+                asked = time.perf_counter()
+                batch = run.next()
+                now = time.perf_counter()
+                if batch is None:
+                    return
+                if not len(
+                    batch.records
+                ):  # the short last step of a Sequential plan may leave nothing for a rank
+                    continue
+                if timings.first_batch_s is None:
+                    timings.first_batch_s = now - self._constructed
+                timings.wait_s += now - asked
+                timings.batches += 1
+                timings.images += len(batch.records)
+                yield batch
+        finally:
+            run.close()
+
+    def _end_run(self) -> None:
+        if self._run is not None:
+            self._run.close()
+            self._run = None
+
+    def close(self) -> None:
+        """End the iteration with its threads, and let go of decoder and shards."""
+        self._end_run()
+        self.decoder.close()
+        self.reader.close()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _make(self, slots: Slots, draws: Draws, micro: int, buffer: Buffer) -> Batch:
+        """Read and decode one micro-batch into `buffer`. ValueError names the image that cannot be used."""
+        records = slots.records
+        out = buffer.images(len(records), self.micro_batch, self.size, self.device)
+        try:
+            if len(records):
+                self.decoder(self.reader.views(records), draws, out)
+        except BadImage as error:
+            self.reader.check_unchanged()  # a shard replaced under us is the likelier cause, and says so
+            raise ValueError(self._complain(int(records[error.row]), error.reason)) from error
+        labels = torch.from_numpy(self.index.label[records].astype(np.int64)).to(self.device)
+        return Batch(out, labels, records, slots.step, micro)
+
+    def _complain(self, record: int, reason: str) -> str:
+        index = self.index
+        offset = int(index.offset[record])
+        shard = index.path / index.meta["shards"][int(index.shard[record])]["name"]
+        with open(shard, "rb") as file:
+            file.seek(offset - 512)  # the tar header before the image begins with the member's name
+            member = file.read(100).split(b"\0")[0].decode("ascii", "backslashreplace")
+        return (
+            f"{shard}, member {member} at byte {offset} (record {record}, made from {index.name(record)!r}): "
+            f"{reason}. Run `python tools/check_shards.py {index.path}`, then make the shards again"
+        )
+
+
+def accumulation(batch_size: int, micro_batch: int, world: int) -> int:
+    """Return how many micro-batches a rank has per step; ValueError where they do not fill the batch."""
+    count, remainder = divmod(batch_size, micro_batch * world) if micro_batch > 0 and world > 0 else (0, 1)
+    if remainder or not count:
+        raise ValueError(
+            f"train.batch_size {batch_size} is not a multiple of train.micro_batch {micro_batch} * {world} "
+            f"processes; change one of the three (each process takes batch_size / micro_batch / processes "
+            f"micro-batches a step)"
+        )
+    return count
+
+
+def _check_images(index: Index, size: tuple[int, int]) -> None:
+    if index.image_size == tuple(size):
+        return
+    found = "of several sizes" if index.image_size is None else "{}x{}".format(*index.image_size)
+    raise ValueError(
+        f"{index.path} holds images {found}, data.size asks for {size[0]}x{size[1]}; make the shards again "
+        f"with `tools/make_shards.py ... --size {size[0]}x{size[1]}`, or change data.size"
+    )
+
+
+class _Job(NamedTuple):
+    slots: Slots
+    draws: Draws
+    micro: int
+
+
+class _Jobs:
+    """Job number -> slots and draws of one micro-batch of this rank, drawn for many at once."""
+
+    def __init__(self, loader: Loader, start: int, stop: int | None) -> None:
+        self._loader, self._start, self._stop = loader, start, stop
+        self._group = max(1, DRAWN_TOGETHER // (loader.micro_batch * loader.accumulation))  # steps
+        self._made: dict[int, list[_Job]] = {}
+        self._lock = threading.Lock()
+
+    def __getitem__(self, number: int) -> _Job:
+        group, place = divmod(number, self._group * self._loader.accumulation)
+        with self._lock:
+            if group not in self._made:
+                self._made[group] = self._make(group)
+                for old in [
+                    other for other in self._made if other < group - 1
+                ]:  # slow threads may want the last one
+                    del self._made[old]
+            return self._made[group][place]
+
+    def _make(self, group: int) -> list[_Job]:
+        """Return the jobs of one group of steps, in order."""
+        loader, rows = self._loader, self._loader.micro_batch
+        first = self._start + group * self._group
+        last = first + self._group if self._stop is None else min(first + self._group, self._stop)
+        parts: list[tuple[Slots, int]] = []
+        for step in range(first, last):
+            slots = loader.plan[step]  # of all ranks; micro-batches are counted rank by rank
+            for micro in range(loader.accumulation):
+                start = (loader.rank * loader.accumulation + micro) * rows
+                parts.append((slots.rows(start, start + rows), micro))
+        together = Slots(
+            first,
+            0,
+            np.concatenate([s.records for s, _ in parts]),
+            np.concatenate([s.keys for s, _ in parts]),
+        )
+        draws = loader.augment.draw(together)
+        ends = np.cumsum([len(slots.records) for slots, _ in parts]).tolist()
+        return [
+            _Job(slots, Draws(*(field[end - len(slots.records) : end] for field in draws)), micro)
+            for (slots, micro), end in zip(parts, ends, strict=True)
+        ]

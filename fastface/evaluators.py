@@ -1,0 +1,105 @@
+"""Settings of an evaluation -> the pairs to verify, opened once, and their figures for any embedder."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from fastface import dist
+from fastface.card import Card
+from fastface.config import EvalConfig, EvalSet
+from fastface.data.image_sets import BytesImages, ImageSet, ShardImages, open_images
+from fastface.data.images import ImageSpec
+from fastface.data.sources.bin import read_bin
+from fastface.evaluation import Embed, Result, evaluate_pairs
+from fastface.metrics.folds import Pairs
+from fastface.metrics.pairs import read_pairs, resolve_pairs
+from fastface.metrics.sampling import sample_pairs
+from fastface.metrics.verification import metric_direction
+from fastface.predictor import module_embedder
+
+
+class PairSet(NamedTuple):
+    """Images and the pairs of them to compare."""
+
+    images: ImageSet
+    pairs: Pairs
+    about: str
+    """What it is, for reports: 'pairs.txt in lfw.tar'."""
+
+
+def open_pairs(settings: EvalSet, card: Card, *, seed: int = 0) -> PairSet:
+    """Open what an evaluation set names; images of folders and archives are cut and resized for the model.
+
+    Raises:
+        ValueError: where a file is missing, a pair's image is not there, or pairs cannot be drawn.
+    """
+    if settings.bin is not None:
+        encoded, same = read_bin(settings.bin)
+        order = np.arange(len(encoded), dtype=np.int64)
+        pairs = Pairs(order[0::2], order[1::2], same, folds_in_order(len(same)))
+        return PairSet(BytesImages(encoded, ImageSpec(size=card.input_size), str(settings.bin)), pairs, str(settings.bin))
+    assert settings.images is not None
+    crop = card.crop if settings.crop == "as-trained" else None if settings.crop == "none" else settings.crop
+    if isinstance(crop, str):
+        raise ValueError(f"the model was trained on crops by {crop}: evaluate on shards made with --crop {crop}")
+    images = open_images(settings.images, ImageSpec(size=card.input_size, crop=crop))
+    listed = settings.pairs
+    if isinstance(listed, int) and isinstance(images, ShardImages) and (settings.images / "pairs.csv").is_file():
+        listed = settings.images / "pairs.csv"  # shards made of a pair file bring their pairs along
+    if isinstance(listed, Path):
+        pairs = resolve_pairs(read_pairs(listed), images, images.where)
+        return PairSet(images, pairs, f"{listed} in {images.where}")
+    pairs = sample_pairs(images.identities, listed, seed)
+    return PairSet(images, pairs, f"{len(pairs.same):,} pairs sampled from {images.where}, seed {seed}")
+
+
+def folds_in_order(num_pairs: int) -> np.ndarray:
+    """Cut pairs into ten blocks in file order, which is what defines the folds of a .bin file; int16 [P]."""
+    num = min(10, num_pairs)
+    return (np.arange(num_pairs) * num // max(num_pairs, 1)).astype(np.int16)
+
+
+def evaluate_on(opened: PairSet, embed: Embed, *, batch: int, **options: Any) -> Result:
+    """Embed and score a set on all processes together; the same result on every one."""
+    gather = dist.gather_rows if dist.world() > 1 else None
+    return evaluate_pairs(
+        opened.images,
+        opened.pairs,
+        embed,
+        batch=batch,
+        rank=dist.rank(),
+        world=dist.world(),
+        gather=gather,
+        progress=opened.about,
+        **options,
+    )
+
+
+class Evaluators:
+    """The evaluation sets of a run, opened at its start, so that a missing file is found before any training."""
+
+    def __init__(self, config: EvalConfig, card: Card, device: torch.device) -> None:
+        self.config, self.card, self.device = config, card, device
+        self.sets = {name: open_pairs(settings, card, seed=config.seed) for name, settings in config.sets.items()}
+        if config.best_metric:
+            metric_direction(config.best_metric)
+
+    def __bool__(self) -> bool:
+        return bool(self.sets)
+
+    @property
+    def headline(self) -> set[str]:
+        """The keys worth a line on the console."""
+        return {f"{name}/{key}" for name in self.sets for key in ("acc", "auc", "tar_1e-2")}
+
+    def run(self, network: nn.Module) -> dict[str, float]:
+        """Embed and score every set with the network as it is; figures under `set/metric`."""
+        embedder = module_embedder(network, self.card, self.device, origin="the network in training")
+        values: dict[str, float] = {}
+        for name, opened in self.sets.items():
+            result = evaluate_on(opened, embedder, batch=self.config.batch_size, centre=self.config.centre)
+            values |= {f"{name}/{key}": value for key, value in result.metrics.items()}
+        return values

@@ -1,0 +1,1 @@
+"""Embeddings and labels -> loss, by layers with parameters that train with the network but do not ship."""

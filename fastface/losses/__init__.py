@@ -1,0 +1,1 @@
+"""Scores -> scores or losses: formulas without parameters."""

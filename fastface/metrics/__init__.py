@@ -1,0 +1,1 @@
+"""Scores -> figures, with numpy, scipy and scikit-learn only."""

@@ -1,0 +1,192 @@
+"""Scores -> one picture: ROC and score histograms, and where asked for DET and the training loss."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+from scipy.stats import norm
+
+from fastface.metrics.curve import RULE_OF_THIRTY, Curve, area, calibrate, curve, equal_error
+
+COLOURS = ("#0b5fa5", "#e07b00", "#6f7680", "#8a3ea8", "#1a8a5a", "#b3342d")  # told apart by the colour-blind
+GENUINE, IMPOSTOR = "#1a8a5a", "#b3342d"
+INK, FAINT = "#22272e", "#d9dde2"
+MOST_POINTS = 4_000  # of a drawn curve; its corners are no closer than a pixel
+BINS = 80
+
+Scored = tuple[np.ndarray, np.ndarray]
+"""Scores [P] and same [P]."""
+
+
+def verification_picture(
+    path: str | Path,
+    curves: Mapping[str, Scored],
+    losses: Sequence[float] | np.ndarray | None = None,
+    *,
+    det: bool = False,
+    title: str = "",
+) -> None:
+    """Write a PNG that compares scorings of pairs by name, the first of them in the foreground.
+
+    Panels: ROC over a logarithmic FAR axis, the score histograms of the first two, DET on request (then in
+    place of the second histogram), and the loss of each training step where `losses` [steps] is given. ROC
+    curves are dotted where fewer than 30 impostor errors stand behind them.
+    """
+    if not curves:
+        raise ValueError("A picture needs at least one (scores, same).")
+    traced = {name: curve(scores, same) for name, (scores, same) in curves.items()}
+    panels: list[Callable[[Axes], None]] = [lambda axes: _roc(axes, traced)]
+    panels += [_histogram_of(name, *scored) for name, scored in curves.items()][
+        : 1 if losses is not None else 2
+    ]
+    if det:
+        panels.append(lambda axes: _det(axes, traced))
+    if losses is not None and len(losses):
+        steps = np.asarray(losses, dtype=np.float64)
+        panels.append(lambda axes: _loss(axes, steps))
+    columns = len(panels) if len(panels) <= 3 else 2
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(5.2 * columns, 4.5 * rows), dpi=150, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12, wspace=0.03, hspace=0.04)  # type: ignore[union-attr]
+    for place, draw in enumerate(panels, start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        draw(axes)
+        _dress(axes)
+    if title:
+        figure.suptitle(title, color=INK, fontsize=13, fontweight="bold")
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, format="png")
+    os.replace(partial, path)
+
+
+def _roc(axes: Axes, traced: Mapping[str, Curve]) -> None:
+    lowest = min(1 / points.num_impostors for points in traced.values())
+    floor = 10.0 ** np.floor(np.log10(max(lowest, 1e-7)))
+    for i, (name, points) in enumerate(traced.items()):
+        fmr, tar = _corners(points.fmr, points.tar)
+        known = fmr * points.num_impostors >= RULE_OF_THIRTY
+        first = int(np.argmax(known)) if known.any() else len(known) - 1
+        label = f"{name}  AUC {area(points):.4f}"
+        for part, dashes in ((slice(first + 1), ":"), (slice(first, None), "-")):
+            x, y = np.maximum(fmr[part], floor / 10), tar[part]
+            axes.step(x, y, dashes, where="post", **_line(i), label=label if dashes == "-" else None)
+    chance = np.geomspace(floor, 1, 200)
+    axes.plot(chance, chance, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.5, label="chance")
+    axes.set_xscale("log")
+    axes.set_xlim(floor, 1)
+    axes.set_ylim(0, 1.01)
+    axes.set_title("ROC")
+    axes.set_xlabel("false accept rate (dotted: fewer than 30 errors)")
+    axes.set_ylabel("true accept rate")
+    axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none", fontsize=8.5)
+
+
+def _histogram_of(name: str, scores: np.ndarray, same: np.ndarray) -> Callable[[Axes], None]:
+    def draw(axes: Axes) -> None:
+        finite = np.isfinite(scores)
+        values, genuine = scores[finite].astype(np.float64), np.asarray(same, dtype=bool)[finite]
+        low, high = float(values.min()), float(values.max())
+        edges = np.linspace(low, high if high > low else low + 1e-6, BINS + 1).tolist()
+        for kind, colour, label in ((~genuine, IMPOSTOR, "impostor"), (genuine, GENUINE, "genuine")):
+            weights = np.full(int(kind.sum()), 1 / max(1, int(kind.sum())))
+            text = f"{label} ({int(kind.sum()):,})"
+            axes.hist(values[kind], edges, weights=weights, color=colour, alpha=0.45, label=text, zorder=2)
+            axes.hist(
+                values[kind], edges, weights=weights, histtype="step", color=colour, linewidth=1.2, zorder=3
+            )
+        eer, at_eer = equal_error(curve(scores, same))
+        axes.axvline(
+            at_eer, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), label=f"EER {_percent(eer)}", ymax=0.78
+        )
+        strict = calibrate(scores, same, (1e-2,))[0]
+        if strict.supported:
+            text = f"FAR 1 %: TAR {_percent(strict.tar)}"
+            axes.axvline(
+                strict.threshold, color=INK, linewidth=1.2, linestyle=(0, (1, 1.5)), label=text, ymax=0.78
+            )
+        axes.set_xlim(edges[0], edges[-1])
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.25)  # room for the legend
+        axes.set_title(f"Scores: {name}")
+        axes.set_xlabel("cosine similarity")
+        axes.set_ylabel("share of pairs")
+        axes.legend(loc="upper center", ncols=2, frameon=False, fontsize=8.5)
+
+    return draw
+
+
+def _det(axes: Axes, traced: Mapping[str, Curve]) -> None:
+    floor = max(1e-7, min(1 / max(points.num_impostors, points.num_genuine) for points in traced.values()))
+    for i, (name, points) in enumerate(traced.items()):
+        fmr, tar = _corners(points.fmr, points.tar)
+        x, y = (norm.ppf(np.clip(rate, floor / 10, 1 - floor / 10)) for rate in (fmr, 1 - tar))
+        axes.step(x, y, where="post", **_line(i), label=f"{name}  EER {_percent(equal_error(points)[0])}")
+    ticks = [t for t in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5) if t >= floor]
+    span = float(norm.ppf(floor)), float(norm.ppf(0.6))
+    axes.plot(span, span, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.5, label="equal rates")
+    for axis, limit in ((axes.xaxis, axes.set_xlim), (axes.yaxis, axes.set_ylim)):
+        axis.set_major_locator(FixedLocator(norm.ppf(ticks).tolist()))
+        axis.set_minor_locator(NullLocator())
+        axis.set_ticklabels([_percent(tick) for tick in ticks])
+        limit(*span)
+    axes.set_title("DET")
+    axes.set_xlabel("false accept rate")
+    axes.set_ylabel("false reject rate")
+    axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none", fontsize=8.5)
+
+
+def _loss(axes: Axes, losses: np.ndarray) -> None:
+    """Draw the loss of every step faintly and its running mean over a fiftieth of training strongly."""
+    steps = np.arange(1, len(losses) + 1)
+    finite = np.isfinite(losses)
+    axes.plot(steps[finite], losses[finite], color=COLOURS[0], linewidth=0.7, alpha=0.35, zorder=2)
+    window = max(1, int(finite.sum()) // 50)
+    smooth = np.convolve(losses[finite], np.full(window, 1 / window), mode="valid")
+    axes.plot(steps[finite][window - 1 :], smooth, color=COLOURS[0], linewidth=2.0, zorder=3)
+    axes.set_xlim(1, max(2, len(losses)))
+    axes.set_ylim(bottom=min(0.0, float(losses[finite].min(initial=0.0))))
+    axes.set_title("Training loss")
+    axes.set_xlabel("step" if window == 1 else f"step (strong: mean of {window})")
+    axes.set_ylabel("loss")
+
+
+def _line(i: int) -> dict[str, Any]:
+    """Style the i-th curve; the first lies on top."""
+    return {"color": COLOURS[i % len(COLOURS)], "linewidth": 2.0, "zorder": 4 - 0.1 * i}
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.3g} %"
+
+
+def _corners(fmr: np.ndarray, tar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Drop points that repeat a rate, then thin what is left evenly along the drawn axes."""
+    turn = np.append(True, (fmr[1:] != fmr[:-1]) | (tar[1:] != tar[:-1]))
+    fmr, tar = fmr[turn], tar[turn]
+    if len(fmr) <= MOST_POINTS:
+        return fmr, tar
+    way = np.log10(np.maximum(fmr, 1e-9)) / 7 + tar  # grows along the curve
+    keep = np.unique(np.searchsorted(way, np.linspace(way[0], way[-1], MOST_POINTS)).clip(0, len(fmr) - 1))
+    return fmr[keep], tar[keep]
+
+
+def _dress(axes: Axes) -> None:
+    axes.set_title(axes.get_title(), loc="left", color=INK, fontsize=12, fontweight="bold")
+    axes.set_title("", loc="center")
+    axes.grid(color=FAINT, linewidth=0.8, zorder=0)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#8b929b")
+    axes.tick_params(colors=INK, labelsize=9, which="both")
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(INK)
+        label.set_fontsize(10)

@@ -1,0 +1,68 @@
+"""Network name -> backbone that turns faces [B, 3, H, W] into embeddings [B, embedding_size]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from fastface.models.gmacs import count_gmacs
+from fastface.models.iresnet import DEPTHS, IResNet
+from fastface.models.mobilefacenet import MobileFaceNet
+from fastface.models.neck import Backbone
+from fastface.models.timm_backbone import STEMS, TimmBackbone, is_timm_name, unknown_name
+from fastface.models.weights import load_backbone_weights, read_foreign
+
+__all__ = [
+    "BACKBONES",
+    "STEMS",
+    "Backbone",
+    "build_backbone",
+    "count_gmacs",
+    "load_backbone_weights",
+    "read_foreign",
+]
+
+# Our own networks; every other name is looked up in timm.
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    **{name: partial(IResNet, name) for name in DEPTHS},
+    "mobilefacenet": MobileFaceNet,
+}
+
+
+def build_backbone(
+    name: str,
+    *,
+    embedding_size: int = 512,
+    input_size: tuple[int, int] = (112, 112),
+    dropout: float = 0.0,
+    pretrained: bool = False,
+    stem: str = "auto",
+) -> Backbone:
+    """Build a backbone by name: one of BACKBONES, or any network of timm, such as convnext_atto.d2_in1k.
+
+    input_size: (width, height) px. dropout: share of features zeroed before the last linear layer.
+    pretrained: timm downloads ImageNet weights; only for timm names. stem: "auto" or "keep", see
+    TimmBackbone; our own networks are made for small faces and have nothing to change. The module carries
+    name, embedding_size and input_size. ValueError: unknown name (with the nearest ones), or sizes the
+    network cannot take.
+    """
+    if stem not in STEMS:
+        raise ValueError(f"stem {stem!r} is unknown; choose one of: {', '.join(STEMS)}")
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
+    if name in BACKBONES:
+        if pretrained:
+            raise ValueError(
+                f"{name} has no weights to download; set pretrained: false and load a weights file instead"
+            )
+        return BACKBONES[name](embedding_size=embedding_size, input_size=input_size, dropout=dropout)
+    if not is_timm_name(name):
+        raise ValueError(unknown_name(name, tuple(BACKBONES)))
+    return TimmBackbone(
+        name,
+        embedding_size=embedding_size,
+        input_size=input_size,
+        dropout=dropout,
+        pretrained=pretrained,
+        stem=stem,
+    )

@@ -1,0 +1,176 @@
+"""Every decoder against one slow reference: decode, mirror, normalise, image by image in numpy."""
+
+import importlib.util
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+from PIL import Image
+
+from fastface.data import batch as batch_module
+from fastface.data.augment import Draws
+from fastface.data.batch import Finisher, planar_kernel
+from fastface.data.decode import DECODERS, BadImage, build_decoder
+from tests.data import tiny
+
+MARKS = {"dali-cpu": [pytest.mark.dali], "dali-gpu": [pytest.mark.dali, pytest.mark.gpu]}
+EVERY = [pytest.param(name, marks=MARKS.get(name, [])) for name in DECODERS]
+ON_CPU = [pytest.param(name, marks=MARKS.get(name, [])) for name in DECODERS if name != "dali-gpu"]
+KINDS = ["420", "444", "422", "gray", "png"]
+
+
+def reference(blobs: list[bytes], flip: np.ndarray, mean: float, std: float) -> np.ndarray:
+    """The specification: float32 [B, 3, H, W]."""
+    images = []
+    for blob, mirror in zip(blobs, flip, strict=True):
+        if blob.startswith(b"\x89PNG"):
+            pixels = np.asarray(Image.open(io.BytesIO(blob)).convert("RGB"))
+        else:
+            pixels = simplejpeg.decode_jpeg(blob)
+        planes = pixels.transpose(2, 0, 1)
+        if mirror:
+            planes = planes[:, :, ::-1]
+        images.append((planes.astype(np.float32) - np.float32(mean)) * np.float32(1 / std))
+    return np.stack(images)
+
+
+def decode(
+    name: str, blobs: list[bytes], flip: np.ndarray, device: str = "cpu", **options: object
+) -> np.ndarray:
+    size: tuple[int, int] = options.pop("size", (tiny.WIDTH, tiny.HEIGHT))  # type: ignore[assignment]
+    decoder = build_decoder(name, size=size, threads=2, device=device, **options)  # type: ignore[arg-type]
+    out = torch.full((len(blobs), 3, size[1], size[0]), torch.nan, device=device)
+    decoder([np.frombuffer(blob, np.uint8) for blob in blobs], Draws(flip), out)
+    decoder.close()
+    return out.cpu().numpy()
+
+
+@pytest.mark.parametrize("name", ON_CPU)
+@pytest.mark.parametrize("kind", KINDS)
+def test_cpu_decoders_equal_the_reference(name: str, kind: str) -> None:
+    blobs = [tiny.encode(tiny.picture(seed), kind) for seed in range(19)]  # two chunks and a rest
+    flip = np.random.default_rng(1).random(19) < 0.5
+    for mean, std in [(127.5, 127.5), (127.5, 128.0), (103.94, 57.38)]:
+        expected = reference(blobs, flip, mean, std)
+        assert np.array_equal(decode(name, blobs, flip, mean=mean, std=std), expected)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_decoder_is_within_tolerance(name: str) -> None:
+    device = "cuda" if name == "dali-gpu" else "cpu"
+    blobs = [tiny.encode(tiny.picture(seed, 112, 112)) for seed in range(16)]
+    flip = np.arange(16) % 3 == 0
+    images = decode(name, blobs, flip, device, size=(112, 112), mean=0.0, std=1.0)
+    difference = np.abs(images - reference(blobs, flip, 0.0, 1.0))
+    assert difference.max() <= (2 if name == "dali-gpu" else 0)
+    assert difference.mean() < 0.5
+
+
+@pytest.mark.gpu
+def test_torch_on_a_device_equals_the_reference() -> None:
+    blobs = [tiny.encode(tiny.picture(seed), kind) for seed, kind in enumerate(KINDS * 4)]
+    flip = np.random.default_rng(1).random(len(blobs)) < 0.5
+    assert np.array_equal(decode("torch", blobs, flip, "cuda"), reference(blobs, flip, 127.5, 127.5))
+
+
+@pytest.mark.parametrize("name", ON_CPU)
+def test_a_decoder_takes_batches_of_changing_size(name: str) -> None:
+    blobs = [np.frombuffer(tiny.encode(tiny.picture(seed)), np.uint8) for seed in range(9)]
+    flip = np.zeros(9, bool)
+    expected = reference([bytes(blob) for blob in blobs], flip, 127.5, 127.5)
+    decoder = build_decoder(name, size=(tiny.WIDTH, tiny.HEIGHT), threads=1)
+    for count in (4, 9, 1, 5):
+        out = torch.zeros(count, 3, tiny.HEIGHT, tiny.WIDTH)
+        decoder(blobs[:count], Draws(flip[:count]), out)
+        assert np.array_equal(out.numpy(), expected[:count])
+
+
+@pytest.mark.parametrize("name", ON_CPU)
+def test_a_decoder_names_the_bad_row_and_goes_on(name: str) -> None:
+    good = [tiny.encode(tiny.picture(seed)) for seed in range(6)]
+    decoder = build_decoder(name, size=(tiny.WIDTH, tiny.HEIGHT), threads=1)
+    out = torch.zeros(6, 3, tiny.HEIGHT, tiny.WIDTH)
+    large = tiny.encode(tiny.picture(0, tiny.WIDTH + 2))
+    small = tiny.encode(tiny.picture(0, tiny.WIDTH, tiny.HEIGHT - 2))
+    turned = tiny.encode(tiny.picture(0, tiny.HEIGHT, tiny.WIDTH))  # as many pixels
+    for bad in (
+        good[0][:200],
+        b"",
+        b"no image",
+        large,
+        small,
+        turned,
+        tiny.encode(tiny.picture(0), "png")[:90],
+    ):
+        blobs = [np.frombuffer(blob, np.uint8) for blob in [*good[:4], bad, good[5]]]
+        with pytest.raises(BadImage) as caught:
+            decoder(blobs, Draws(np.zeros(6, bool)), out)
+        assert caught.value.row == 4
+    decoder([np.frombuffer(blob, np.uint8) for blob in good], Draws(np.ones(6, bool)), out)
+    assert np.array_equal(out.numpy(), reference(good, np.ones(6, bool), 127.5, 127.5))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 5), (16, 24), (112, 112), (64, 97)])
+def test_kernels_agree_to_the_bit(shape: tuple[int, int]) -> None:
+    pytest.importorskip("numba")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, *shape, 3), np.uint8)
+    images.flags.writeable = False  # as DALI's are
+    flip = np.array([True, False, True, False, False])
+    planes = np.stack(
+        [(i[:, ::-1] if f else i).transpose(2, 0, 1) for i, f in zip(images, flip, strict=True)]
+    )
+    for mean, std in [(127.5, 127.5), (0.0, 255.0), (123.675, 58.395)]:
+        expected = (planes.astype(np.float32) - np.float32(mean)) * np.float32(1 / std)
+        for compiled, name in [(True, "numba"), (False, "numpy")]:
+            finish = Finisher(torch.device("cpu"), mean, std, compiled)
+            assert finish.kernel_name == name
+            out = torch.full((5, 3, *shape), torch.nan)
+            finish(images, flip, out)
+            assert np.array_equal(out.numpy(), expected)
+
+
+def test_without_numba_numpy_steps_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)  # what an import finds where a package is missing
+    batch_module._numba_kernel.cache_clear()
+    try:
+        assert planar_kernel()[0] == "numpy"
+        with pytest.raises(ValueError, match=r"numba is not installed.*pip install"):
+            planar_kernel(compiled=True)
+    finally:
+        batch_module._numba_kernel.cache_clear()
+
+
+def test_numba_works_where_nothing_can_be_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    source = tmp_path / "kernels.py"
+    source.write_text(Path(batch_module.__file__).read_text())
+    (tmp_path / "__pycache__").touch()  # a file where numba wants a folder: this stops root as well
+    monkeypatch.setenv("XDG_CACHE_HOME", str(source / "cache"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    spec = importlib.util.spec_from_file_location("kernels", source)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.warns(UserWarning, match="NUMBA_CACHE_DIR"):
+        assert module.planar_kernel()[0] == "numba"
+
+
+def test_missing_dali_is_said_with_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)  # what an import finds where a package is missing
+    with pytest.raises(ValueError, match=r'pip install "fastface\[cuda13\]".*data\.decoder torch'):
+        build_decoder("dali-cpu", size=(8, 8), threads=1)
+
+
+def test_wrong_choices_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"'tortch' is unknown; did you mean 'torch'\? All: torch, dali-cpu, dali-gpu"
+    ):
+        build_decoder("tortch", size=(8, 8), threads=1)
+    with pytest.raises(ValueError, match="dali-gpu needs a CUDA device, not cpu"):
+        build_decoder("dali-gpu", size=(8, 8), threads=1)

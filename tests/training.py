@@ -1,0 +1,85 @@
+"""Tiny runs for the tests: a shard set of random pictures and a network of seconds."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+
+from fastface.command import Command, load_config
+from fastface.run import build_run
+from fastface.trainer import train
+
+ROOT = Path(__file__).resolve().parent.parent
+
+CONFIG = """
+task: {m: 0.1, s: 16.0}
+model: {backbone: mobilenetv3_small_050, embedding_size: 16, dropout: 0.2}
+data: {shards: SHARDS, size: [32, 32]}
+optim: {lr: 0.02, warmup_epochs: 0.5}
+train: {epochs: 4, batch_size: 16, micro_batch: 8}
+eval: {every_epochs: null}
+checkpoint: {every_steps: 3, keep: 100}
+log: {every_steps: 2, tensorboard: false}
+runtime: {device: cpu, threads: 1}
+out: OUT
+"""
+
+
+def write_config(folder: Path, shards: Path, extra: str = "") -> Path:
+    path = folder / "tiny.yaml"
+    path.write_text(CONFIG.replace("SHARDS", str(shards)).replace("OUT", str(folder / "runs")) + extra)
+    return path
+
+
+def run_here(config: Path, *overrides: str, resume: str | None = None) -> Path:
+    """Train in this process and return the run folder."""
+    AcceleratorState._reset_state()  # it keeps the first run's precision for the life of the process
+    run = build_run(Command(load_config(config, overrides=overrides), config.stem, resume))
+    assert train(run) == 0
+    return run.folder
+
+
+def command(config: Path, *arguments: str, processes: int = 1) -> list[str]:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    launcher = torchrun if processes > 1 else []
+    return [sys.executable, *launcher, str(ROOT / "fastface" / "train.py"), "--config", str(config), *arguments]
+
+
+def environment() -> dict[str, str]:
+    # Passive waiting: two processes that spin on the cores of a small machine slow each other twentyfold.
+    return {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+
+
+def launch(config: Path, *arguments: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(config, *arguments, processes=processes), env=environment(), capture_output=True, text=True, check=False
+    )
+
+
+def newest_run(config: Path) -> Path:
+    return max((config.parent / "runs" / config.stem).iterdir())
+
+
+def log_lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(run: Path) -> dict[int, float]:
+    return {line["step"]: line["loss"] for line in log_lines(run) if "loss" in line}
+
+
+def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
+    folder = run / "checkpoints" / f"step-{step:08d}"
+    return {**load_file(folder / "model.safetensors"), **load_file(folder / "optimizer.safetensors")}
+
+
+def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    different = [key for key in a if not torch.equal(a[key], b[key])]
+    assert not different, f"{len(different)} of {len(a)} tensors differ, first {different[:3]}"

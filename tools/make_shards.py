@@ -1,0 +1,139 @@
+"""Make tar shards of a raw dataset: arguments in, one call of fastface.data.convert out."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone need not be installed
+
+from fastface.data.convert import convert
+from fastface.data.images import ImageSpec
+from fastface.data.options import Options
+from fastface.data.order import parse_split
+
+EPILOG = """\
+examples:
+  a folder with one sub-folder per person, cropped to the face, 10 % of the people held out
+    python tools/make_shards.py folder photos --out shards/me --size 112 --crop 0.45 --split train=0.9,val=0.1
+  InsightFace RecordIO and pair files, bytes untouched
+    python tools/make_shards.py rec ms1mv3/train.rec --out shards/ms1mv3
+    python tools/make_shards.py bin ms1mv3/lfw.bin --out shards/lfw
+  a csv of path,label,x0,y0,x1,y1 in two processes (or on two machines that share the disk), then put together
+    python tools/make_shards.py list faces.csv --out shards/faces --size 112 --crop box --part 0/2
+    python tools/make_shards.py list faces.csv --out shards/faces --size 112 --crop box --part 1/2
+    python tools/make_shards.py list faces.csv --out shards/faces --size 112 --crop box --join
+
+Every image is decoded once; what cannot be is left out and listed in OUT/rejects.csv. OUT appears only when
+it is complete. Interrupted, the same command goes on where it stopped. The format: shards/README.md.
+exit codes: 0 done, 2 wrong options, 3 unusable data, 4 disk full, locked or not writable, 130 interrupted"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the tool and return its exit code."""
+    options = parse(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill stops as Ctrl-C does
+    try:
+        print(convert(Options(**options)))
+    except ValueError as error:
+        print(f"make_shards: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 2)
+    except KeyboardInterrupt as stop:
+        print(f"make_shards: {stop or 'stopped; the same command goes on from here'}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(arguments: list[str] | None) -> dict:
+    """Turn the command line into the fields of Options."""
+    parser = argparse.ArgumentParser(
+        prog="make_shards.py",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("kind", choices=["folder", "list", "rec", "bin"], help="layout of INPUT")
+    add("input", type=Path, metavar="INPUT", help="a directory or .tar (folder), a .csv, .rec or .bin file")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to make, such as shards/NAME")
+    add(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="list: where its paths start (default: the folder of the csv)",
+    )
+    image = parser.add_argument_group("images (without these, images that fit keep their bytes)")
+    add = image.add_argument
+    add("--size", type=_size, metavar="112 or WxH", help="resize to this width and height in px")
+    add(
+        "--crop",
+        type=_crop,
+        metavar="FRACTION or box",
+        help="cut out the central fraction, or the box of a list",
+    )
+    add("--quality", type=int, metavar="1..100", help="encode every image anew at this JPEG quality")
+    add("--lossless", action="store_true", help="store PNG")
+    choice = parser.add_argument_group("which images, in which order")
+    add = choice.add_argument
+    add("--include", type=Path, metavar="FILE", help="only the classes named in FILE, one a line")
+    add("--exclude", type=Path, metavar="FILE", help="all but the classes named in FILE")
+    add("--split", type=_split, metavar="NAME=F,...", help="make several sets, such as train=0.9,val=0.1")
+    add("--split-by", choices=["identity", "image"], default="identity", help="what is divided (%(default)s)")
+    add("--seed", type=int, default=0, metavar="N", help="of order and split (%(default)s)")
+    add("--no-shuffle", dest="shuffle", action="store_false", help="keep the order of INPUT")
+    add(
+        "--max-rejects",
+        type=float,
+        default=1.0,
+        metavar="F",
+        help="fail if a larger fraction is rejected (1)",
+    )
+    work = parser.add_argument_group("work (none of these but --shard-size changes a byte)")
+    add = work.add_argument
+    add("--shard-size", type=int, metavar="N", help="images per shard (default: a 64th, 256 to 10,000)")
+    add("--workers", type=int, metavar="N", help="processes (default: all cores)")
+    add("--part", type=_part, metavar="K/N", help="make every N-th shard from K = 0 on; then --join")
+    add("--join", action="store_true", help="put together what the parts made")
+    fields = vars(parser.parse_args(arguments))
+    crop, size, quality, lossless = (fields.pop(name) for name in ("crop", "size", "quality", "lossless"))
+    try:
+        fields["spec"] = ImageSpec(size, None if crop == "box" else crop, quality, lossless)
+        Options(**fields)
+    except ValueError as error:
+        parser.error(str(error))
+    return {**fields, "boxes": crop == "box"}
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not width.isdecimal() or not (height or width).isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a side such as 112 nor WIDTHxHEIGHT such as 96x112")
+    return int(width), int(height or width)
+
+
+def _crop(text: str) -> float | str:
+    try:
+        return "box" if text == "box" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a fraction such as 0.45 nor the word box") from None
+
+
+def _split(text: str) -> dict[str, float]:
+    try:
+        return parse_split(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _part(text: str) -> tuple[int, int]:
+    part, _, parts = text.partition("/")
+    if not part.isdecimal() or not parts.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not K/N, such as 0/4")
+    return int(part), int(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
