@@ -11,7 +11,7 @@ import numpy as np
 
 
 def prepare(work: Path, shards: Path | None, count: int) -> None:
-    """Lay out work/shards, work/images (for ImageFolder) and work/idx (for DALI's reader): the same images."""
+    """Lay out the same images in work/shards, work/images (ImageFolder) and work/idx (DALI's reader)."""
     from fastface.data.convert import Options, convert
     from fastface.data.index import Index
     from fastface.data.shards import ShardReader
@@ -46,9 +46,7 @@ def draw(folder: Path, count: int, distinct: int = 1000) -> None:
     rng = np.random.default_rng(0)
     side = 112
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side)[None, :])
-    spectrum = (
-        1 / np.maximum(frequency, 1 / side) ** 1.5
-    )  # amplitudes of natural pictures fall with frequency
+    spectrum = 1 / np.maximum(frequency, 1 / side) ** 1.5  # amplitudes of natural pictures fall with frequency
     for number in range(min(distinct, count)):
         noise = np.fft.fft2(rng.normal(size=(side, side)))
         shape = np.real(np.fft.ifft2(noise * spectrum))
@@ -67,9 +65,7 @@ def write_dali_index(shard: Path, path: Path) -> None:
     with tarfile.open(shard) as tar:
         for member in tar:
             key, _, extension = member.name.partition(".")
-            samples.setdefault(key, []).append(
-                f"{extension} {member.offset_data} {member.size} {member.name}"
-            )
+            samples.setdefault(key, []).append(f"{extension} {member.offset_data} {member.size} {member.name}")
     lines = [f"v1.2 {len(samples)}", *(" ".join(parts) for parts in samples.values())]
     path.write_text("\n".join(lines) + "\n")
 

@@ -51,15 +51,11 @@ def main() -> None:
     )
     parser.add_argument("--shards", type=Path, help="a shard set to read; without it, images are drawn")
     parser.add_argument("--images", type=int, default=8000, help="how many images to draw")
-    parser.add_argument(
-        "--threads", type=int, default=2, help="decoding threads, or worker processes, of each loader"
-    )
+    parser.add_argument("--threads", type=int, default=2, help="decoding threads, or worker processes, of each loader")
     parser.add_argument("--repeat", type=int, default=3, help="repetitions of each case")
     parser.add_argument("--seconds", type=float, default=1.5, help="how long each case is timed")
     parser.add_argument("--only", nargs="+", metavar="CASE", choices=list(CASES), help="cases to run")
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "benchmarks/results/loader.jsonl", help="where to append"
-    )
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/loader.jsonl", help="where to append")
     parser.add_argument("--note", default="", help="a remark to keep with the result")
     parser.add_argument("--case", help=argparse.SUPPRESS)  # set in the processes that this one starts
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -85,9 +81,7 @@ def timed(case: str, work: Path, threads: int, seconds: float) -> dict[str, floa
     started = time.perf_counter()
     os.environ["OMP_NUM_THREADS"] = "1"
     batches: Iterator[Any] = CASES[case].build(work, threads, BATCH)
-    imported = (
-        time.perf_counter()
-    )  # building a case imports what it needs, then its generator starts the loader
+    imported = time.perf_counter()  # building a case imports what it needs, then its generator starts the loader
     next_batch = next(batches)
     first = time.perf_counter() - imported
     check(next_batch, decoded=CASES[case].delivers)
@@ -141,9 +135,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, list[dict[str,
             elsewhere = machine_busy_s() - busy - (children_s() - own)
             result["others_cores"] = max(0.0, elsewhere / (time.perf_counter() - clock))
             results[name].append(result)
-            print(
-                f"{number + 1}/{options.repeat} {name}: {result['images_s']:,.0f} images/s", file=sys.stderr
-            )
+            print(f"{number + 1}/{options.repeat} {name}: {result['images_s']:,.0f} images/s", file=sys.stderr)
     return {name: rows for name, rows in results.items() if rows}
 
 

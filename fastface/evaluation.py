@@ -132,12 +132,13 @@ def embed_images(
     batches = np.split(distinct, range(batch, len(distinct), batch))
     mine = batches[rank::world]
     parts: list[np.ndarray | int] = []  # rows, or how many pictures of a batch failed altogether
+    sizes: set[tuple[int, ...]] = set()
     quiet = True if progress is None or rank else None  # None: tqdm shows the bar on a terminal only
     with tqdm(
         total=sum(map(len, mine)), desc=progress, unit=" images", leave=False, file=sys.stderr, disable=quiet
     ) as bar:
         for loaded in _load(images, mine, threads):
-            parts.append(_embed_batch(images, loaded, embed))
+            parts.append(_embed_batch(images, loaded, embed, sizes))
             bar.update(len(loaded))
     width = next((part.shape[1] for part in parts if isinstance(part, np.ndarray)), None)
     if width is None:
@@ -191,13 +192,15 @@ def _load(
             yield [future.result() for future in futures]
 
 
-def _embed_batch(images: ImageSet, loaded: list[np.ndarray | None], embed: Embed) -> np.ndarray | int:
-    """Embed what could be loaded: float32 [B, D], or B where nothing could."""
+def _embed_batch(
+    images: ImageSet, loaded: list[np.ndarray | None], embed: Embed, sizes: set[tuple[int, ...]]
+) -> np.ndarray | int:
+    """Embed what could be loaded: float32 [B, D], or B where nothing could; `sizes` collects those seen."""
     there = [i for i, picture in enumerate(loaded) if picture is not None]
     pictures = [picture for picture in loaded if picture is not None]
     if not pictures:
         return len(loaded)
-    sizes = {picture.shape[:2] for picture in pictures}
+    sizes |= {picture.shape[:2] for picture in pictures}
     if len(sizes) > 1:
         shown = " and ".join(f"{w}x{h}" for h, w in sorted(sizes)[:2])
         raise ValueError(
@@ -216,7 +219,7 @@ def _embed_batch(images: ImageSet, loaded: list[np.ndarray | None], embed: Embed
 def _width(images: ImageSet, batches: list[np.ndarray], embed: Embed, threads: int | None) -> int:
     """Find D by the first readable batch, for a process that has none of its own."""
     for loaded in _load(images, batches, threads):
-        rows = _embed_batch(images, loaded, embed)
+        rows = _embed_batch(images, loaded, embed, set())
         if isinstance(rows, np.ndarray):
             return rows.shape[1]
     if not len(batches[0]):

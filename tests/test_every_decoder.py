@@ -38,9 +38,7 @@ def reference(blobs: list[bytes], flip: np.ndarray, mean: float, std: float) -> 
     return np.stack(images)
 
 
-def decode(
-    name: str, blobs: list[bytes], flip: np.ndarray, device: str = "cpu", **options: object
-) -> np.ndarray:
+def decode(name: str, blobs: list[bytes], flip: np.ndarray, device: str = "cpu", **options: object) -> np.ndarray:
     size: tuple[int, int] = options.pop("size", (tiny.WIDTH, tiny.HEIGHT))  # type: ignore[assignment]
     decoder = build_decoder(name, size=size, threads=2, device=device, **options)  # type: ignore[arg-type]
     out = torch.full((len(blobs), 3, size[1], size[0]), torch.nan, device=device)
@@ -121,9 +119,7 @@ def test_kernels_agree_to_the_bit(shape: tuple[int, int]) -> None:
     images = rng.integers(0, 256, (5, *shape, 3), np.uint8)
     images.flags.writeable = False  # as DALI's are
     flip = np.array([True, False, True, False, False])
-    planes = np.stack(
-        [(i[:, ::-1] if f else i).transpose(2, 0, 1) for i, f in zip(images, flip, strict=True)]
-    )
+    planes = np.stack([(i[:, ::-1] if f else i).transpose(2, 0, 1) for i, f in zip(images, flip, strict=True)])
     for mean, std in [(127.5, 127.5), (0.0, 255.0), (123.675, 58.395)]:
         expected = (planes.astype(np.float32) - np.float32(mean)) * np.float32(1 / std)
         for compiled, name in [(True, "numba"), (False, "numpy")]:
@@ -168,9 +164,7 @@ def test_missing_dali_is_said_with_its_pip_line(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_wrong_choices_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"'tortch' is unknown; did you mean 'torch'\? All: torch, dali-cpu, dali-gpu"
-    ):
+    with pytest.raises(ValueError, match=r"'tortch' is unknown; did you mean 'torch'\? All: torch, dali-cpu, dali-gpu"):
         build_decoder("tortch", size=(8, 8), threads=1)
     with pytest.raises(ValueError, match="dali-gpu needs a CUDA device, not cpu"):
         build_decoder("dali-gpu", size=(8, 8), threads=1)

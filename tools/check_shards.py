@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the tool and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="check_shards.py",
-        description=__doc__,
+        description="Verify every byte of shard sets and say what is wrong, by shard, member and offset.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

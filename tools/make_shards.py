@@ -50,7 +50,7 @@ def parse(arguments: list[str] | None) -> dict:
     """Turn the command line into the fields of Options."""
     parser = argparse.ArgumentParser(
         prog="make_shards.py",
-        description=__doc__,
+        description="Make tar shards, an index and a list of what was refused from a raw dataset of faces.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -80,6 +80,7 @@ def parse(arguments: list[str] | None) -> dict:
     add = choice.add_argument
     add("--include", type=Path, metavar="FILE", help="only the classes named in FILE, one a line")
     add("--exclude", type=Path, metavar="FILE", help="all but the classes named in FILE")
+    add("--min-images", type=int, default=1, metavar="N", help="leave out identities with fewer images (%(default)s)")
     add("--split", type=_split, metavar="NAME=F,...", help="make several sets, such as train=0.9,val=0.1")
     add("--split-by", choices=["identity", "image"], default="identity", help="what is divided (%(default)s)")
     add("--seed", type=int, default=0, metavar="N", help="of order and split (%(default)s)")

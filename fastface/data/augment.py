@@ -25,9 +25,7 @@ class Augment:
 
     def __init__(self, flip: float = 0.5) -> None:
         if not 0 <= flip <= 1:
-            raise ValueError(
-                f"augment.flip is {flip}; it is the probability of mirroring an image, from 0 to 1"
-            )
+            raise ValueError(f"augment.flip is {flip}; it is the probability of mirroring an image, from 0 to 1")
         self.flip = flip
 
     def draw(self, slots: Slots) -> Draws:

@@ -72,8 +72,11 @@ class Finisher:
             self._on_device(torch.as_tensor(images), torch.from_numpy(flip), out)
             return
         assert isinstance(images, np.ndarray)
-        assert out.is_contiguous()
-        self._kernel(images, flip, out.numpy(), self.mean, self.inverse_std)
+        self.on_host(images, flip, out.numpy())
+
+    def on_host(self, images: np.ndarray, flip: np.ndarray, out: np.ndarray) -> None:
+        """Fill the array `out`, float32 [B, 3, H, W] and contiguous, in the calling thread."""
+        self._kernel(images, flip, out, self.mean, self.inverse_std)
 
     def _on_device(self, images: Tensor, flip: Tensor, out: Tensor) -> None:
         assert self._stream is not None
@@ -147,9 +150,7 @@ def _numba_kernel() -> Kernel | None:
     signature = types.void(images, flip, types.float32[:, :, :, ::1], types.float32, types.float32)
     try:
         return numba.njit(signature, nogil=True, cache=True)(_planar_loops)
-    except (
-        Exception
-    ) as error:  # numba names no type for "no folder to cache in" (RuntimeError, OSError, pickle errors)
+    except Exception as error:  # numba names no type for "no folder to cache in" (RuntimeError, OSError, pickle errors)
         warnings.warn(
             f"numba cannot use its cache ({error}); compiling afresh, about 1 s. Set NUMBA_CACHE_DIR",
             stacklevel=2,

@@ -22,7 +22,7 @@ from fastface.data.order import auto_shard_size, fingerprint, shared_identities,
 from fastface.data.pack import Job, prepare_record, read_note
 from fastface.data.partial import Partial, StorageError
 from fastface.data.report import Report
-from fastface.data.sources import include_exclude, open_source, split_by_identity
+from fastface.data.sources import enough_images, include_exclude, open_source, split_by_identity
 from fastface.data.workers import num_cores, pack_all
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def convert(options: Options, sources: Mapping[str, Source] | None = None) -> Re
     with partial.lock(options.part):
         try:
             opened = dict(sources or open_source(options.kind, options.input, root=options.root))
-            sets = _choose(opened, options)
+            opened = _narrow(opened, options)
+            sets = _divide(opened, options)
         except OSError as error:  # before anything was written, so it is the input's
             raise ValueError(f"cannot read {error.filename or options.input}: {error.strerror}") from error
         jobs = {name: _job(source, name, options, partial) for name, source in sets.items()}
@@ -66,13 +67,20 @@ def convert(options: Options, sources: Mapping[str, Source] | None = None) -> Re
         return report
 
 
-def _choose(sources: dict[str, Source], options: Options) -> dict[str, Source]:
+def _narrow(sources: dict[str, Source], options: Options) -> dict[str, Source]:
+    """Keep the identities that are asked for."""
     if len(sources) > 1 and (options.include or options.exclude or options.split):
         raise ValueError(
             f"{options.input} has the splits {', '.join(sources)} already: --split, --include and --exclude "
             f"need one of them as input, such as {options.input / next(iter(sources))}"
         )
     chosen = {name: include_exclude(source, options.include, options.exclude) for name, source in sources.items()}
+    return {name: enough_images(source, options.min_images) for name, source in chosen.items()}
+
+
+def _divide(sources: dict[str, Source], options: Options) -> dict[str, Source]:
+    """Split where that is asked for, and check that every set can be made."""
+    chosen = sources
     if options.split is not None:
         chosen = split_by_identity(chosen[""], dict(options.split), options.seed, options.split_by)
     for name, source in chosen.items():

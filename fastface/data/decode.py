@@ -78,9 +78,7 @@ def build_decoder(
     """
     if name not in DECODERS:
         near = difflib.get_close_matches(name, DECODERS, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"data.decoder {name!r} is unknown; did you mean {near!r}? All: {', '.join(DECODERS)}"
-        )
+        raise ValueError(f"data.decoder {name!r} is unknown; did you mean {near!r}? All: {', '.join(DECODERS)}")
     if threads < 1:
         raise ValueError(f"data.threads is {threads}; decoding needs at least one thread")
     return DECODERS[name](size, threads, Finisher(torch.device(device), mean, std, compiled))

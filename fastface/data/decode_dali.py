@@ -27,9 +27,7 @@ class DaliDecoder:
         self.finish = finish
         self.operator_device = operator_device
         if operator_device == "mixed" and finish.device.type != "cuda":
-            raise ValueError(
-                f"data.decoder dali-gpu needs a CUDA device, not {finish.device}; take dali-cpu or torch"
-            )
+            raise ValueError(f"data.decoder dali-gpu needs a CUDA device, not {finish.device}; take dali-cpu or torch")
         _import_dali()
         # Two callers keep the GPU busy while one hands over; how many are best has not been measured.
         self.callers = threads if operator_device == "cpu" else min(2, threads)
@@ -46,9 +44,7 @@ class DaliDecoder:
             batch_size, pipeline = len(blobs), self._build(len(blobs))
         images = self._run(pipeline, blobs, draws)
         self.finish(images, np.zeros(len(blobs), np.bool_), out)  # mirrored already
-        self._free.append(
-            (batch_size, pipeline)
-        )  # not reached after an error: DALI's pipelines do not survive one
+        self._free.append((batch_size, pipeline))  # not reached after an error: DALI's pipelines do not survive one
 
     def _run(self, pipeline: Any, blobs: list[np.ndarray], draws: Draws) -> np.ndarray | Tensor:
         try:
@@ -58,9 +54,7 @@ class DaliDecoder:
                 raise RuntimeError(f"images are {tensor.shape()}")
         except Exception as error:  # DALI raises RuntimeError or, for mixed sizes, whatever as_tensor says
             self._blame(blobs)
-            raise RuntimeError(
-                f"DALI failed though every image of the micro-batch decodes: {error}"
-            ) from error
+            raise RuntimeError(f"DALI failed though every image of the micro-batch decodes: {error}") from error
         return np.asarray(tensor) if self.operator_device == "cpu" else torch.from_dlpack(tensor)
 
     def _blame(self, blobs: list[np.ndarray]) -> None:

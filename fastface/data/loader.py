@@ -18,9 +18,7 @@ from fastface.data.plan import Plan, Slots
 from fastface.data.prefetch import Prefetch
 from fastface.data.shards import ShardReader
 
-DRAWN_TOGETHER = (
-    2048  # rows whose draws are made in one go: 3.5 us a row for 128, 0.3 us for 2,048 (2 cores, 2026-11)
-)
+DRAWN_TOGETHER = 2048  # rows whose draws are made in one go: 3.5 us a row for 128, 0.3 us for 2,048 (2 cores, 2026-11)
 
 
 class Timings:
@@ -91,6 +89,7 @@ class Loader:
             decoder, size=size, threads=threads, device=self.device, mean=mean, std=std
         )
         self._buffers: list[Buffer] = [Buffer() for _ in range(max(ahead, self.decoder.callers) + 1)]
+        self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self._run: Prefetch | None = None
 
     def batches(self, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
@@ -103,9 +102,7 @@ class Loader:
         self._end_run()
         jobs = _Jobs(self, start, stop)
         count = None if stop is None else (stop - start) * self.accumulation
-        run = Prefetch(
-            lambda n, buffer: self._make(*jobs[n], buffer), self._buffers, self.decoder.callers, count
-        )
+        run = Prefetch(lambda n, buffer: self._make(*jobs[n], buffer), self._buffers, self.decoder.callers, count)
         self._run = run
         return self._deliver(run)
 
@@ -118,12 +115,12 @@ class Loader:
                 now = time.perf_counter()
                 if batch is None:
                     return
-                if not len(
-                    batch.records
-                ):  # the short last step of a Sequential plan may leave nothing for a rank
+                if not len(batch.records):  # the short last step of a Sequential plan may leave nothing for a rank
                     continue
                 if timings.first_batch_s is None:
                     timings.first_batch_s = now - self._constructed
+                if batch.labels.is_cuda:  # their memory is of another stream, and the consumer's will use it
+                    batch.labels.record_stream(torch.cuda.current_stream(self.device))
                 timings.wait_s += now - asked
                 timings.batches += 1
                 timings.images += len(batch.records)
@@ -158,8 +155,9 @@ class Loader:
         except BadImage as error:
             self.reader.check_unchanged()  # a shard replaced under us is the likelier cause, and says so
             raise ValueError(self._complain(int(records[error.row]), error.reason)) from error
-        labels = torch.from_numpy(self.index.label[records].astype(np.int64)).to(self.device)
-        return Batch(out, labels, records, slots.step, micro)
+        labels = torch.from_numpy(self.index.label[records].astype(np.int64))
+        with torch.cuda.stream(self._stream):  # no-op on a CPU; not to queue behind training
+            return Batch(out, labels.to(self.device), records, slots.step, micro)
 
     def _complain(self, record: int, reason: str) -> str:
         index = self.index
@@ -216,9 +214,7 @@ class _Jobs:
         with self._lock:
             if group not in self._made:
                 self._made[group] = self._make(group)
-                for old in [
-                    other for other in self._made if other < group - 1
-                ]:  # slow threads may want the last one
+                for old in [other for other in self._made if other < group - 1]:  # slow threads may want the last one
                     del self._made[old]
             return self._made[group][place]
 

@@ -23,6 +23,7 @@ class Options:
     root: Path | None = None  # kind list: where its paths start
     include: Path | None = None
     exclude: Path | None = None
+    min_images: int = 1  # an identity with fewer is left out
     split: Mapping[str, float] | None = None
     split_by: str = "identity"  # or "image"
     seed: int = 0
@@ -38,7 +39,11 @@ class Options:
             raise ValueError(f"--part {self.part[0]}/{self.part[1]}: K runs from 0 to N - 1, as in 0/4, 1/4, 2/4, 3/4")
         if self.part is not None and self.join:
             raise ValueError("--part and --join exclude each other: run all parts first, then --join alone")
-        for name, value in (("--shard-size", self.shard_size), ("--workers", self.workers)):
+        for name, value in (
+            ("--shard-size", self.shard_size),
+            ("--workers", self.workers),
+            ("--min-images", self.min_images),
+        ):
             if value is not None and value < 1:
                 raise ValueError(f"{name} {value} must be at least 1")
         if not 0 <= self.max_rejects <= 1:
@@ -55,6 +60,7 @@ class Options:
             "lossless": self.spec.lossless,
             "include": _digest(self.include),
             "exclude": _digest(self.exclude),
+            "min_images": self.min_images,
             "split": None if self.split is None else dict(self.split),
             "split_by": None if self.split is None else self.split_by,
             "seed": self.seed,

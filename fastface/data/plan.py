@@ -9,9 +9,7 @@ import numpy as np
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: the increment of splitmix64
 MASK = (1 << 64) - 1
 ROUNDS = 6  # Luby and Rackoff prove 4 enough for ideal round functions; 6 leave room for ours
-BLOCK = (
-    4096  # rows permuted at once: numpy costs 160 us a call for 128 rows, 310 us for 1,024 (2 cores, 2026-11)
-)
+BLOCK = 4096  # rows permuted at once: numpy costs 160 us a call for 128 rows, 310 us for 1,024 (2 cores, 2026-11)
 
 
 class Slots(NamedTuple):
@@ -65,9 +63,7 @@ class Shuffled:
     def __init__(self, size: int, batch_size: int, seed: int) -> None:
         _check_sizes(size, batch_size)
         if size < batch_size:
-            raise ValueError(
-                f"{size:,} records do not fill a batch of {batch_size:,}; lower it or take more images"
-            )
+            raise ValueError(f"{size:,} records do not fill a batch of {batch_size:,}; lower it or take more images")
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.steps_per_epoch = size // batch_size
         self._block_steps = min(max(1, BLOCK // batch_size), self.steps_per_epoch)
@@ -111,9 +107,7 @@ class Sequential:
         """Return step `step` of steps_per_epoch; IndexError beyond."""
         _check_step(step)
         if step >= self.steps_per_epoch:
-            raise IndexError(
-                f"step {step}: {self.size:,} records in order end after {self.steps_per_epoch:,} steps"
-            )
+            raise IndexError(f"step {step}: {self.size:,} records in order end after {self.steps_per_epoch:,} steps")
         start = step * self.batch_size
         records = np.arange(start, min(start + self.batch_size, self.size))
         return Slots(step, 0, records, slot_keys(self.seed, step, len(records)))
@@ -134,9 +128,7 @@ def permute(positions: np.ndarray, size: int, key: int) -> np.ndarray:
     values = np.array(positions, np.uint64)
     a = max(1, int(np.ceil(np.sqrt(size))))
     b = -(-size // a)
-    round_keys = [
-        np.uint64(hash_numbers(key, number) >> 1) for number in range(ROUNDS)
-    ]  # sums stay below 2^64
+    round_keys = [np.uint64(hash_numbers(key, number) >> 1) for number in range(ROUNDS)]  # sums stay below 2^64
     inside = np.uint64(size)
     walking = np.arange(len(values))
     while len(walking):
@@ -194,9 +186,7 @@ def slot_keys(seed: int, step: int, count: int) -> np.ndarray:
 
 def _check_sizes(size: int, batch_size: int) -> None:
     if size < 1 or batch_size < 1:
-        raise ValueError(
-            f"a plan needs at least one record and a batch of at least one, not {size} and {batch_size}"
-        )
+        raise ValueError(f"a plan needs at least one record and a batch of at least one, not {size} and {batch_size}")
 
 
 def _check_step(step: int) -> None:

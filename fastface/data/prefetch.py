@@ -27,8 +27,7 @@ class Prefetch:
         self._held: Buffer | None = None  # what the consumer is using
         self._closed = False
         self._threads = [
-            threading.Thread(target=self._work, name=f"fastface-loader-{n}", daemon=True)
-            for n in range(threads)
+            threading.Thread(target=self._work, name=f"fastface-loader-{n}", daemon=True) for n in range(threads)
         ]
         for thread in self._threads:
             thread.start()

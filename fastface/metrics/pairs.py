@@ -78,9 +78,9 @@ def resolve_pairs(pairs: NamedPairs, images: Names, where: str = "the images") -
     found = _find_exact(wanted, images) or _scan(wanted, images, where)
     missing = [name for name in wanted if name not in found]
     if missing:
-        some = [_plain(images.name(i)) for i in range(min(len(images), 10_000))]
-        near = difflib.get_close_matches(_plain(missing[0]), some, n=1) or some[:1]
-        like = f"; names there look like {near[0]!r}" if near else ""
+        there = {_stem(_plain(images.name(i))): i for i in range(min(len(images), 10_000))}
+        near = difflib.get_close_matches(_stem(_plain(missing[0])), there, n=1) or list(there)[:1]
+        like = f"; names there look like {images.name(there[near[0]])!r}" if near else ""
         raise ValueError(
             f"{len(missing)} of {len(wanted)} images are not in {where}, first {missing[0]!r}{like}."
         )

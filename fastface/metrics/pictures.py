@@ -42,9 +42,8 @@ def verification_picture(
         raise ValueError("A picture needs at least one (scores, same).")
     traced = {name: curve(scores, same) for name, (scores, same) in curves.items()}
     panels: list[Callable[[Axes], None]] = [lambda axes: _roc(axes, traced)]
-    panels += [_histogram_of(name, *scored) for name, scored in curves.items()][
-        : 1 if losses is not None else 2
-    ]
+    histograms = [_histogram_of(name, *scored) for name, scored in curves.items()]
+    panels += histograms[: 1 if det else 2]
     if det:
         panels.append(lambda axes: _det(axes, traced))
     if losses is not None and len(losses):
@@ -69,7 +68,7 @@ def verification_picture(
 
 def _roc(axes: Axes, traced: Mapping[str, Curve]) -> None:
     lowest = min(1 / points.num_impostors for points in traced.values())
-    floor = 10.0 ** np.floor(np.log10(max(lowest, 1e-7)))
+    floor = min(0.1, 10.0 ** np.floor(np.log10(max(lowest, 1e-7))))
     for i, (name, points) in enumerate(traced.items()):
         fmr, tar = _corners(points.fmr, points.tar)
         known = fmr * points.num_impostors >= RULE_OF_THIRTY
@@ -94,14 +93,12 @@ def _histogram_of(name: str, scores: np.ndarray, same: np.ndarray) -> Callable[[
         finite = np.isfinite(scores)
         values, genuine = scores[finite].astype(np.float64), np.asarray(same, dtype=bool)[finite]
         low, high = float(values.min()), float(values.max())
-        edges = np.linspace(low, high if high > low else low + 1e-6, BINS + 1).tolist()
+        edges = np.linspace(low, high if high > low else low + 1e-6, BINS + 1)
         for kind, colour, label in ((~genuine, IMPOSTOR, "impostor"), (genuine, GENUINE, "genuine")):
-            weights = np.full(int(kind.sum()), 1 / max(1, int(kind.sum())))
+            share = np.histogram(values[kind], edges)[0] / max(1, int(kind.sum()))
             text = f"{label} ({int(kind.sum()):,})"
-            axes.hist(values[kind], edges, weights=weights, color=colour, alpha=0.45, label=text, zorder=2)
-            axes.hist(
-                values[kind], edges, weights=weights, histtype="step", color=colour, linewidth=1.2, zorder=3
-            )
+            axes.stairs(share, edges, fill=True, color=colour, alpha=0.45, label=text, zorder=2)
+            axes.stairs(share, edges, color=colour, linewidth=1.2, zorder=3)
         eer, at_eer = equal_error(curve(scores, same))
         axes.axvline(
             at_eer, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), label=f"EER {_percent(eer)}", ymax=0.78
@@ -123,7 +120,8 @@ def _histogram_of(name: str, scores: np.ndarray, same: np.ndarray) -> Callable[[
 
 
 def _det(axes: Axes, traced: Mapping[str, Curve]) -> None:
-    floor = max(1e-7, min(1 / max(points.num_impostors, points.num_genuine) for points in traced.values()))
+    lowest = min(1 / max(points.num_impostors, points.num_genuine) for points in traced.values())
+    floor = min(0.05, max(1e-7, lowest))
     for i, (name, points) in enumerate(traced.items()):
         fmr, tar = _corners(points.fmr, points.tar)
         x, y = (norm.ppf(np.clip(rate, floor / 10, 1 - floor / 10)) for rate in (fmr, 1 - tar))

@@ -67,7 +67,7 @@ def _person_folds(labels: np.ndarray, num: int, rng: np.random.Generator) -> np.
     """Deal persons, largest first and equals in random order, back and forth over the folds; int16 [N]."""
     _, person, counts = np.unique(labels, return_inverse=True, return_counts=True)
     ranked = np.lexsort((rng.integers(0, 1 << 62, len(counts)), -counts))
-    turn, place = np.divmod(np.arange(len(counts)), num)
+    turn, place = np.divmod(np.arange(len(counts)), max(1, num))
     fold = np.empty(len(counts), dtype=np.int16)
     fold[ranked] = np.where(turn % 2, num - 1 - place, place)
     return fold[person]

@@ -465,3 +465,15 @@ def test_full_disk_is_survived(tmp_path: Path, small_disk: Path, workers: int) -
     report = convert(out, {"": ListSource(images)})
     assert report.reused >= 1
     assert tree(small_disk / "set") == tree(tmp_path / "clean")
+
+
+def test_identities_with_too_few_images_are_left_out_and_listed(tmp_path: Path) -> None:
+    raw = write_folder(tmp_path / "raw", people=4, images=3)
+    for number in (1, 2):
+        (raw / "person_002" / f"{number:03d}.jpg").unlink()
+    report = convert(Options("folder", raw, tmp_path / "set", workers=1, min_images=2))
+    index = Index.open(tmp_path / "set")
+    assert index.classes == ["person_000", "person_001", "person_003"]
+    assert len(index) == 9
+    assert report.skipped["identity-too-small"] == 1
+    assert "person_002/000.jpg,identity-too-small" in (tmp_path / "set" / "rejects.csv").read_text()

@@ -74,10 +74,7 @@ def test_same_batches_for_any_world_decoder_and_start(
     index: Index, whole: list[list[tuple]], decoder: str, world: int
 ) -> None:
     rng = np.random.default_rng(world)
-    loaders = [
-        loader_of(index, decoder=decoder, rank=rank, world=world, threads=1 + rank % 3)
-        for rank in range(world)
-    ]
+    loaders = [loader_of(index, decoder=decoder, rank=rank, world=world, threads=1 + rank % 3) for rank in range(world)]
     for start in [0, *rng.integers(1, 9, 2).tolist()]:
         ranks = [[row(batch) for batch in loader.batches(start, 10)] for loader in loaders]
         for step in range(start, 10):
@@ -231,9 +228,7 @@ def test_a_flipped_bit_is_found_by_its_checksum(tmp_path: Path) -> None:
 
 
 def test_images_of_another_size_are_refused(index: Index, tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"images 24x16, data\.size asks for 112x112.*make_shards\.py.*--size 112x112"
-    ):
+    with pytest.raises(ValueError, match=r"images 24x16, data\.size asks for 112x112.*make_shards\.py.*--size 112x112"):
         loader_of(index, size=(112, 112))
     (tmp_path / "raw" / "person 0").mkdir(parents=True)
     (tmp_path / "raw" / "person 0" / "wide.jpg").write_bytes(tiny.encode(tiny.picture(1, width=40)))
@@ -246,13 +241,9 @@ def test_images_of_another_size_are_refused(index: Index, tmp_path: Path) -> Non
         loader_of(mixed, batch_size=2)
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "micro_batch", "world"), [(8, 3, 1), (8, 4, 4), (8, 16, 1), (8, 0, 1)]
-)
+@pytest.mark.parametrize(("batch_size", "micro_batch", "world"), [(8, 3, 1), (8, 4, 4), (8, 16, 1), (8, 0, 1)])
 def test_batch_size_must_divide(batch_size: int, micro_batch: int, world: int) -> None:
-    sentence = (
-        f"batch_size {batch_size} is not a multiple of train.micro_batch {micro_batch} . {world} processes"
-    )
+    sentence = f"batch_size {batch_size} is not a multiple of train.micro_batch {micro_batch} . {world} processes"
     with pytest.raises(ValueError, match=sentence):
         accumulation(batch_size, micro_batch, world)
 

@@ -100,9 +100,7 @@ def sequence(plan: Shuffled, world: int, steps: range) -> list[tuple[int, int, i
         for rank in range(world):
             part = plan[step].split(rank, world)
             assert part.step == step
-            rows += [
-                (step, part.first + n, int(r), int(k)) for n, (r, k) in enumerate(zip(*part[2:], strict=True))
-            ]
+            rows += [(step, part.first + n, int(r), int(k)) for n, (r, k) in enumerate(zip(*part[2:], strict=True))]
     return rows
 
 

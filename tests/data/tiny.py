@@ -21,9 +21,7 @@ def picture(seed: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     waves = [np.sin(rng.uniform(1, 9) * x + rng.uniform(1, 9) * y + rng.uniform(0, 6)) for _ in range(3)]
-    return np.clip(127 + 90 * np.stack(waves, 2) + rng.normal(0, 12, (height, width, 3)), 0, 255).astype(
-        np.uint8
-    )
+    return np.clip(127 + 90 * np.stack(waves, 2) + rng.normal(0, 12, (height, width, 3)), 0, 255).astype(np.uint8)
 
 
 def encode(image: np.ndarray, kind: str = "420") -> bytes:

@@ -203,6 +203,18 @@ def include_exclude(
     return subset(source, np.flatnonzero(wanted[source.labels]))
 
 
+def enough_images(source: Source, least: int) -> Source:
+    """Leave out identities with fewer than `least` images; each image joins `skipped` as "identity-too-small"."""
+    counts = np.bincount(source.labels, minlength=len(source.classes))
+    small = counts[source.labels] < least
+    if not small.any():
+        return source
+    left_out = [(source.name(int(i)), "identity-too-small") for i in np.flatnonzero(small)]
+    kept = subset(source, ~small)
+    kept.skipped = [*source.skipped, *left_out]
+    return kept
+
+
 def split_by_identity(
     source: Source, fractions: dict[str, float], seed: int, by: str = "identity"
 ) -> dict[str, Source]:

@@ -5,9 +5,9 @@
     face = render(identity, shot, size_px=64)      RGB, box, landmarks                  render.py and the rest
     data = photograph(face, shot)                  blur, noise, JPEG                    camera.py
 
-Every draw is a pure function of (seed, identity, image), so any process can draw any picture in any order. Both records
-are frozen dataclasses: dataclasses.replace(shot, yaw=20.0) draws the same scene with the head turned, and a clip is a
-list of such shots.
+Every draw is a pure function of (seed, identity, image), so any process can draw any picture in any order.
+Both records are frozen dataclasses: dataclasses.replace(shot, yaw=20.0) draws the same scene with the head
+turned, and a clip is a list of such shots.
 """
 
 from fastface.data.synthetic.anatomy import Identity

@@ -1,7 +1,7 @@
 """(seed, number) -> Identity: everything about a drawn person that stays the same from picture to picture.
 
-Lengths are in head units: half the height from crown (y = -1) to chin (y = +1); x points to the image's right, z to the
-camera. One unit is about 11.5 cm, so an eye centre lies near x = 0.28 (pupils 6.3 cm apart).
+Lengths are in head units: half the height from crown (y = -1) to chin (y = +1); x points to the image's
+right, z to the camera. One unit is about 11.5 cm, so an eye centre lies near x = 0.28 (pupils 6.3 cm apart).
 """
 
 from dataclasses import dataclass
@@ -9,32 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fastface.data.synthetic.draws import (
-    ANATOMY,
-    Colour,
-    along,
-    chance,
-    choose,
-    generator,
-    mix,
-    normal,
-    tint,
-    uniform,
-)
-
-SKIN = (
-    (0.97, 0.86, 0.78), (0.94, 0.79, 0.68), (0.87, 0.68, 0.54), (0.77, 0.56, 0.41), (0.62, 0.42, 0.29),
-    (0.44, 0.29, 0.20), (0.29, 0.19, 0.14),
-)  # fmt: skip
-HAIR = {
-    "black": (0.07, 0.06, 0.06), "brown": (0.22, 0.14, 0.09), "chestnut": (0.36, 0.22, 0.13),
-    "blond": (0.76, 0.61, 0.38), "red": (0.55, 0.24, 0.10), "grey": (0.62, 0.61, 0.60), "dyed": (0.45, 0.12, 0.30),
-}  # fmt: skip
-IRIS = {
-    "brown": (0.26, 0.15, 0.08), "hazel": (0.42, 0.33, 0.15), "green": (0.32, 0.45, 0.28),
-    "blue": (0.30, 0.46, 0.66), "grey": (0.45, 0.50, 0.54),
-}  # fmt: skip
-HAIR_STYLES = ("bald", "buzz", "short", "side", "fringe", "bob", "long", "wavy", "curly", "tied")
+from fastface.data.synthetic.colours import HAIR, IRIS, SKIN, Colour, along, mix, tint
+from fastface.data.synthetic.draws import ANATOMY, chance, choose, generator, normal, uniform
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def photograph(face: Face, shot: Shot) -> bytes:
     if sigma > 0.2:  # narrower kernels fall between the pixels
         pixels = gaussian_filter(pixels, (sigma, sigma, 0), truncate=2.5)
     rng = generator(shot.seed, shot.identity, shot.image, SENSOR)
-    # Photon noise grows with the root of the signal, and the three colours share a part of it after demosaicing.
+    # Photon noise grows with the root of the signal; after demosaicing the three colours share a part of it.
     grain = rng.standard_normal((side, side, 4), dtype=np.float32)
     gain = np.sqrt(np.maximum(pixels, 8) * (1 / 128)) * (shot.noise * math.sqrt(0.5))
     pixels += gain * (grain[..., :3] + grain[..., 3:])

@@ -7,19 +7,17 @@ import numpy as np
 # One stream per use, so that drawing more of one thing never shifts another.
 ANATOMY, SHOT, BACKGROUND, OCCLUDER, SENSOR = range(5)
 
-Colour = tuple[float, float, float]
-
 
 def generator(seed: int, identity: int, image: int, stream: int) -> np.random.Generator:
     """Make the counter-based generator of one use; `image` is -1 for what belongs to the identity.
 
-    Philox4x64 takes a 128-bit key and a 256-bit counter (Salmon et al., SC 2011): the key carries who and what,
-    the highest counter word the stream, so no two uses overlap.
+    Philox4x64 takes a 128-bit key and a 256-bit counter (Salmon et al., SC 2011): the key carries who and
+    what, the highest counter word the stream, so no two uses overlap.
     """
     if not (0 <= seed < 2**64 and 0 <= identity < 2**32 and -1 <= image < 2**32 - 1):
         raise ValueError(
-            f"seed {seed}, identity {identity}, image {image}: seed must lie in [0, 2**64), identity and image in "
-            f"[0, 2**32 - 1)"
+            f"seed {seed}, identity {identity}, image {image}: seed must lie in [0, 2**64), "
+            f"identity and image in [0, 2**32 - 1)"
         )
     key = np.array([seed, (identity << 32) | (image + 1)], dtype=np.uint64)
     return np.random.Generator(
@@ -50,23 +48,6 @@ def choose(rng: np.random.Generator, table: dict[str, float]) -> str:
         if point < 0:
             return name
     return next(reversed(table))
-
-
-def along(palette: tuple[Colour, ...], position: float) -> Colour:
-    """Interpolate between the colours of `palette`, position 0 being the first and 1 the last."""
-    place = min(max(position, 0.0), 1.0) * (len(palette) - 1)
-    left = min(int(place), len(palette) - 2)
-    return mix(palette[left], palette[left + 1], place - left)
-
-
-def mix(a: Colour, b: Colour, share: float) -> Colour:
-    """Blend two colours; share 0 gives a, 1 gives b."""
-    return (a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share, a[2] + (b[2] - a[2]) * share)
-
-
-def tint(colour: Colour, red: float, green: float, blue: float) -> Colour:
-    """Scale each channel and keep it in [0, 1]."""
-    return (min(colour[0] * red, 1.0), min(colour[1] * green, 1.0), min(colour[2] * blue, 1.0))
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,9 +1,9 @@
-"""Identity + Shot + Frame -> the face's colours before light: skin, eyes, brows, nose, mouth, beard, marks."""
+"""Identity + Shot + Frame -> the face's colours before light: skin, eyes, brow, nose, mouth, beard, marks."""
 
 import numpy as np
 
 from fastface.data.synthetic.anatomy import Identity
-from fastface.data.synthetic.draws import mix, tint
+from fastface.data.synthetic.colours import mix, tint
 from fastface.data.synthetic.paint import blob, cover, ellipse, limit, noise, patch, ramp
 from fastface.data.synthetic.pose import Frame, Pose
 from fastface.data.synthetic.relief import nose_shift
@@ -11,13 +11,13 @@ from fastface.data.synthetic.shot import Shot
 
 
 def paint_face(identity: Identity, shot: Shot, pose: Pose, frame: Frame) -> np.ndarray:
-    """Return the face's colours as float32 planes [3, n, n]; only what lies inside the head's outline has meaning."""
+    """Return the face's colours as float32 planes [3, n, n]; only what is inside the outline has meaning."""
     planes = np.empty((3, *frame.x.shape), np.float32)
     planes[:] = np.asarray(identity.skin, np.float32)[:, None, None]
     _tones(planes, identity, shot, pose, frame)
     _marks(planes, identity, pose, frame)
     _nose(planes, identity, pose, frame)
-    _beard(planes, identity, shot, pose, frame)
+    _beard(planes, identity, pose, frame)
     _mouth(planes, identity, shot, pose, frame)
     _eyes(planes, identity, shot, pose, frame)
     _brows(planes, identity, shot, pose, frame)
@@ -157,7 +157,7 @@ def _mouth(planes: np.ndarray, identity: Identity, shot: Shot, pose: Pose, frame
     mouth.shade(seam, 0.5)
 
 
-def _beard(planes: np.ndarray, identity: Identity, shot: Shot, pose: Pose, frame: Frame) -> None:
+def _beard(planes: np.ndarray, identity: Identity, pose: Pose, frame: Frame) -> None:
     who = identity
     if not (who.beard or who.moustache):
         return

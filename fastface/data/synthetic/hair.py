@@ -3,7 +3,7 @@
 import numpy as np
 
 from fastface.data.synthetic.anatomy import Identity
-from fastface.data.synthetic.draws import mix
+from fastface.data.synthetic.colours import mix
 from fastface.data.synthetic.paint import blend, cover, limit, noise, plane_window, ramp, toned
 from fastface.data.synthetic.pose import Frame, Pose
 from fastface.data.synthetic.scene import beside

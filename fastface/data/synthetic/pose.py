@@ -1,10 +1,11 @@
-"""Identity + Shot -> Pose: where each point of the head lands in the picture, and which point each pixel shows.
+"""Identity + Shot -> Pose: where each point of the head lands in the picture, and what each pixel shows.
 
-The head is a stack of circles: at height y its surface is x = R sin(t), z = R cos(t) + C, where R(y) is the outline's
-half width and C(y) pushes the chin forward. Turning by yaw a gives x' = R sin(t + a) + C sin(a), which can be undone in
-closed form for every pixel, so a turned head foreshortens its far side as a real one does. Pitch p slides the surface
-up or down by sin(p) times a smooth depth that vanishes at the outline: y = y' + sin(p) Z(x', y'). That stays one-to-one
-up to 25 degrees, where an exact rotation of the circles would fold at the chin.
+The head is a stack of circles: at height y its surface is x = R sin(t), z = R cos(t) + C, where R(y) is the
+outline's half width and C(y) pushes the chin forward. Turning by yaw a gives x' = R sin(t + a) + C sin(a),
+which can be undone in closed form for every pixel, so a turned head foreshortens its far side as a real one
+does. Pitch p slides the surface up or down by sin(p) times a smooth depth that vanishes at the outline: y =
+y' + sin(p) Z(x', y'). That stays one-to-one up to 25 degrees, where an exact rotation of the circles would
+fold at the chin.
 """
 
 import functools
@@ -41,7 +42,7 @@ class Frame:
 
 
 class Pose:
-    """The map between head coordinates and picture coordinates, where the picture spans [0, size] on both axes."""
+    """The map between head coordinates and the picture, which spans [0, size] on both axes."""
 
     def __init__(self, identity: Identity, shot: Shot, size_px: int) -> None:
         self.identity, self.size_px = identity, size_px
@@ -53,9 +54,9 @@ class Pose:
         self.radius, self.forward, self.polar = _tables(identity)
 
     def project(self, x: float, y: float, lift: float = 0.0, steps: int = 3) -> tuple[float, float]:
-        """Return the picture position in px of the head's surface at (x, y), raised by `lift` towards its front.
+        """Return the place in px of the head's surface at (x, y), raised by `lift` towards its front.
 
-        One step is right to 0.05 head units and enough to place a window, three to 1e-4.
+        One step is right to 0.015 head units and enough to place a window, three to 1e-8.
         """
         row = min(max(int((y - TABLE_LOW) * (TABLE_SIZE / (TABLE_HIGH - TABLE_LOW))), 0), TABLE_SIZE - 1)
         front = math.sqrt(max(float(self.radius[row]) ** 2 - x**2, 0.0)) + float(self.forward[row]) + lift
@@ -78,7 +79,7 @@ class Pose:
         return list(zip(heights.tolist(), self.radius[row].tolist(), self.forward[row].tolist(), strict=True))
 
     def place(self, across: float, down: float) -> tuple[float, float]:
-        """Return the picture position in px of a point of the image plane given in head units, before roll."""
+        """Return the place in px of a point of the image plane given in head units, before roll."""
         return (
             self.centre[0] + self.scale * (across * self.cos_roll - down * self.sin_roll),
             self.centre[1] + self.scale * (across * self.sin_roll + down * self.cos_roll),
@@ -136,7 +137,7 @@ def _rows(y: np.ndarray) -> np.ndarray:
 @functools.lru_cache(maxsize=16)
 def _tables(identity: Identity) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     y = TABLE_LOW + (np.arange(TABLE_SIZE) + 0.5) * ((TABLE_HIGH - TABLE_LOW) / TABLE_SIZE)
-    # Floors keep the map smooth where the circles shrink to a point; the outline comes from `polar`, not from here.
+    # Floors keep the map smooth where the circles shrink to a point; the outline comes from `polar`.
     radius = np.maximum(half_width(identity, y), np.where(y < 0, 0.3, 0.1))
     front = identity.head_width * np.sqrt(np.maximum(1 - np.abs(y) ** 6, 0))
     forward = np.maximum(front - radius, 0) * np.where(y < 0, 0.3, 0.8)

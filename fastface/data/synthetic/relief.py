@@ -1,4 +1,4 @@
-"""Identity + Shot + Frame -> how light falls on the head: brow, nose, cheeks, lips and chin as bumps on the surface."""
+"""Identity + Shot + Frame -> how light falls on the head: brow, nose, cheeks, lips, chin are bumps on it."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Identity + Shot -> Face: the picture a perfect camera would take, with its box, landmarks and attributes."""
+"""Identity + Shot -> Face: the picture a perfect camera would take, its box and its landmarks."""
 
 import math
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from fastface.data.synthetic.anatomy import Identity
 from fastface.data.synthetic.face import mouth_corner, paint_face
 from fastface.data.synthetic.hair import hair_mask, paint_bun, paint_hair, paint_hair_behind
 from fastface.data.synthetic.paint import blend, cover, ramp
-from fastface.data.synthetic.pose import Frame, Pose
+from fastface.data.synthetic.pose import Pose
 from fastface.data.synthetic.relief import light
 from fastface.data.synthetic.scene import background, paint_body, paint_ears, paint_neck
 from fastface.data.synthetic.shot import Shot
@@ -20,12 +20,12 @@ MIN_SIZE_PX, MAX_SIZE_PX = 24, 1024
 
 
 class Face(NamedTuple):
-    """A drawn picture. Coordinates are in px, the picture spans [0, size]; pixel column i covers [i, i + 1)."""
+    """A drawn picture. Coordinates are in px and span [0, size]; pixel column i covers [i, i + 1)."""
 
     image: np.ndarray
     """uint8 [size, size, 3], RGB."""
     box: np.ndarray
-    """float32 [4]: x0, y0, x1, y1 of the face, forehead to chin, without hair and ears; clipped to the picture."""
+    """float32 [4]: x0, y0, x1, y1 of the face, forehead to chin, without hair and ears; clipped."""
     landmarks: np.ndarray
     """float32 [5, 2]: eye, eye, nose tip, mouth corner, mouth corner; of each pair the image's left first."""
 
@@ -65,11 +65,11 @@ def render(identity: Identity, shot: Shot, size_px: int) -> Face:
     paint_hat(body, shot, frame)
     paint_glasses(body, identity, shot, pose, frame)
     paint_occluder(body, identity, shot, frame)
-    return Face(develop(body, shot, frame), face_box(identity, pose), landmarks(identity, shot, pose))
+    return Face(develop(body, shot), face_box(pose), landmarks(identity, shot, pose))
 
 
-def develop(planes: np.ndarray, shot: Shot, frame: Frame) -> np.ndarray:
-    """Apply the light's colour, shadow and exposure, average the subpixels and round: uint8 [size, size, 3]."""
+def develop(planes: np.ndarray, shot: Shot) -> np.ndarray:
+    """Average the subpixels, apply shadow, exposure and colour, round: uint8 [size, size, 3]."""
     size_px = planes.shape[1] // SUPERSAMPLE
     rows = planes[:, 0::2] + planes[:, 1::2]
     small = rows[:, :, 0::2] + rows[:, :, 1::2]
@@ -108,7 +108,7 @@ def landmarks(identity: Identity, shot: Shot, pose: Pose) -> np.ndarray:
     return np.asarray(points, np.float32)
 
 
-def face_box(identity: Identity, pose: Pose) -> np.ndarray:
+def face_box(pose: Pose) -> np.ndarray:
     """Bound the projected outline from forehead to chin: float32 [4] in px, clipped to the picture."""
     points = []
     for y, row, forward in pose.outline(np.linspace(-0.58, 0.99, 12)):

@@ -1,4 +1,4 @@
-"""Shot -> what stands around the head: a background of soft light, edges and patterns, shoulders, cloth and neck."""
+"""Identity + Shot -> what stands around the head: background, shoulders, cloth, neck and ears."""
 
 import functools
 import math
@@ -6,7 +6,8 @@ import math
 import numpy as np
 
 from fastface.data.synthetic.anatomy import Identity
-from fastface.data.synthetic.draws import BACKGROUND, generator, tint, uniform
+from fastface.data.synthetic.colours import tint
+from fastface.data.synthetic.draws import BACKGROUND, generator, uniform
 from fastface.data.synthetic.paint import blend, cover, limit, noise, plane_window, ramp, toned
 from fastface.data.synthetic.pose import Frame, Pose
 from fastface.data.synthetic.shot import Shot

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from fastface.data.synthetic.anatomy import Identity
-from fastface.data.synthetic.draws import SHOT, Colour, chance, choose, generator, normal, uniform
+from fastface.data.synthetic.colours import Colour
+from fastface.data.synthetic.draws import SHOT, chance, choose, generator, normal, uniform
 
 HATS = {"none": 0.94, "cap": 0.025, "beanie": 0.025, "hood": 0.01}
 OCCLUDERS = {"none": 0.88, "hand": 0.035, "mask": 0.02, "scarf": 0.03, "strand": 0.035}

@@ -1,11 +1,12 @@
-"""Identity + Shot + Frame -> what is worn or held before the head: glasses, hats, masks, scarves, hands, stray hair."""
+"""Identity + Shot + Frame -> what is before the head: glasses, hats, masks, scarves, hands, stray hair."""
 
 import math
 
 import numpy as np
 
 from fastface.data.synthetic.anatomy import Identity
-from fastface.data.synthetic.draws import OCCLUDER, chance, generator, mix, tint, uniform
+from fastface.data.synthetic.colours import mix, tint
+from fastface.data.synthetic.draws import OCCLUDER, chance, generator, uniform
 from fastface.data.synthetic.paint import blend, cover, noise, ramp, toned, window
 from fastface.data.synthetic.pose import Frame, Pose
 from fastface.data.synthetic.shot import Shot

@@ -1,0 +1,159 @@
+"""A run with an evaluation set -> its best checkpoint, a report, an ONNX file with thresholds, two faces compared."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from fastface.assessment import assess
+from fastface.card import Card
+from fastface.data.shards import ShardReader
+from fastface.data.index import Index
+from fastface.deployment import export
+from fastface.foreign import import_weights
+from fastface.predictor import Verifier, find_checkpoint, load_embedder
+from tests.data.shard_sets import make_set
+from tests.training import ROOT, environment, log_lines, run_here, write_config
+
+OPTIONS = {
+    "images": None,
+    "pairs": "200",
+    "bin": None,
+    "crop": "as-trained",
+    "flip": None,
+    "compat": None,
+    "baselines": False,
+    "seed": 0,
+    "batch_size": 16,
+    "device": "cpu",
+    "out": None,
+}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_set(tmp_path_factory.mktemp("faces"), people=12, images=6)
+
+
+@pytest.fixture(scope="module")
+def run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = write_config(tmp_path_factory.mktemp("run"), shards)
+    text = config.read_text().replace("eval: {every_epochs: null}", f"""
+eval: {{every_epochs: 1, best_metric: val/auc, sets: {{val: {{images: {shards}, pairs: 300}}}}}}""")
+    config.write_text(text)
+    return run_here(config)
+
+
+def test_the_best_checkpoint_is_kept_and_found(run: Path) -> None:
+    figures = {line["step"]: line["eval"] for line in log_lines(run) if "eval" in line}
+    assert len(figures) == 4
+    best = json.loads((run / "best.json").read_text())
+    assert best["value"] == max(values["val/auc"] for values in figures.values())
+    assert find_checkpoint(run).state["step"] == best["step"]
+    assert set(figures[best["step"]]) >= {"val/acc", "val/eer", "val/tar_1e-2", "val/acc_se"}
+
+
+def test_early_stop(run: Path, shards: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, shards)
+    sets = f"sets: {{val: {{images: {shards}, pairs: 100}}}}"
+    text = config.read_text().replace("every_epochs: null", f"every_epochs: 0.25, best_metric: val/acc_std, patience: 2, {sets}")
+    config.write_text(text)
+    stopped = run_here(config, "--train.epochs", "50")
+    assert "stopping early" in (stopped / "log.txt").read_text()
+    assert log_lines(stopped)[-1]["step"] < 200
+
+
+def test_the_report_has_baselines_and_files(run: Path, shards: Path, tmp_path: Path) -> None:
+    text = assess(run, **{**OPTIONS, "images": shards, "baselines": True, "out": tmp_path})
+    for word in ("trained", "untrained", "raw pixels", "TAR at FAR", "accuracy", "impostor"):
+        assert word in text
+    figures = json.loads((tmp_path / "metrics.json").read_text())
+    assert 0.4 < figures["raw pixels"]["metrics"]["auc"] < 0.7  # random pictures: nobody looks like himself
+    assert (tmp_path / "verification.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "pairs.csv").read_text().startswith("a,b,same,fold\n")
+
+
+def test_export_agrees_is_calibrated_and_verifies(run: Path, shards: Path, tmp_path: Path) -> None:
+    made = export(run, out=tmp_path)
+    assert made.difference < 1e-5
+    onnx.checker.check_model(str(made.path), full_check=True)
+    card = Card.read(tmp_path / "model.json")
+    assert card == made.card
+    assert [t.target_fmr for t in card.thresholds] == [1e-2, 1e-3]
+    assert not card.thresholds[1].supported
+    assert all(t.fmr <= t.target_fmr for t in card.thresholds)
+    assert card.training["num_classes"] == 12
+    index = Index.open(shards)
+    reader = ShardReader(index)
+    same = index.by_label[:2]
+    for i, record in enumerate(same):
+        (tmp_path / f"{i}.jpg").write_bytes(reader.view(int(record)).tobytes())
+    verifier = Verifier(made.path)
+    found = verifier.compare(tmp_path / "0.jpg", tmp_path / "1.jpg")
+    rows = [verifier.embed(tmp_path / f"{i}.jpg") for i in (0, 1)]
+    assert found.similarity == pytest.approx(float(rows[0] @ rows[1]), abs=1e-6)
+    assert found.same == (found.similarity >= card.thresholds[0].threshold)
+    torch_says = Verifier(run).compare(tmp_path / "0.jpg", tmp_path / "1.jpg")
+    assert torch_says.similarity == pytest.approx(found.similarity, abs=1e-5)
+    assert torch_says.same is None
+    assert "no decision" in str(torch_says)
+    again = verifier.compare(tmp_path / "0.jpg", tmp_path / "0.jpg")
+    assert again.similarity == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="no threshold for FMR 0.5"):
+        Verifier(made.path, target_fmr=0.5)
+
+
+def test_the_commands_work_and_explain_themselves(run: Path, shards: Path, tmp_path: Path) -> None:
+    def call(*words: object) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, str(ROOT / "fastface" / str(words[0])), *map(str, words[1:])]
+        return subprocess.run(line, env=environment(), capture_output=True, text=True, check=False)
+
+    missing = call("verify.py", "--recognition", tmp_path / "none.onnx", "a.jpg", "b.jpg")
+    assert missing.returncode == 2
+    assert "no such file" in missing.stderr
+    done = call("evaluate.py", "--checkpoint", run, "--images", shards, "--pairs", "100", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "TAR at FAR" in done.stdout
+
+
+def test_images_of_another_size_are_refused(run: Path) -> None:
+    with pytest.raises(ValueError, match="takes 32x32 RGB images, got 40x40"):
+        load_embedder(run)(np.zeros((1, 40, 40, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, "give --images"),
+        ({"images": Path("/nowhere")}, "does not exist"),
+        ({"bin": Path("/nowhere.bin")}, "/nowhere.bin"),
+    ],
+)
+def test_what_is_missing_is_named(run: Path, change: dict, expected: str) -> None:
+    with pytest.raises((ValueError, OSError)) as caught:
+        assess(run, **{**OPTIONS, **change})
+    assert expected in str(caught.value)
+
+
+def test_no_run_at_all(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="neither a run folder"):
+        find_checkpoint(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_public_mobilefacenet_gives_its_published_accuracy(data: Path, tmp_path: Path) -> None:
+    """Folds 0 and 1 of LFW here, to keep it short; the whole protocol is in benchmarks/README.md."""
+    weights = data / "weights" / "mobilefacenet_128d" / "068.ckpt"
+    import_weights("mobilefacenet_128d", weights, tmp_path / "run")
+    lines = (data / "lfw112" / "pairs.txt").read_text().splitlines()
+    (tmp_path / "pairs.txt").write_text("\n".join(["2\t300", *lines[1:1201]]) + "\n")
+    options = {"images": data / "lfw112" / "images.tar", "pairs": str(tmp_path / "pairs.txt"), "batch_size": 128}
+    assess(tmp_path / "run", **{**OPTIONS, **options, "out": tmp_path})
+    found = json.loads((tmp_path / "metrics.json").read_text())["model"]
+    assert 0.985 <= found["metrics"]["acc"] <= 0.995
+    assert os.path.getsize(tmp_path / "verification.png") > 10_000
