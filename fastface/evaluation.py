@@ -59,6 +59,7 @@ def evaluate_pairs(
     centre: bool = False,
     compat: str | None = None,
     targets: Sequence[float] = TARGETS,
+    one_kind: bool = False,
     rank: int = 0,
     world: int = 1,
     gather: Gather | None = None,
@@ -69,7 +70,8 @@ def evaluate_pairs(
 
     A score is the float64 dot product of unit embeddings, rounded to float32. With `centre`, fold by fold the
     mean embedding of the other folds' pairs is subtracted before. compat "insightface": see `verification`.
-    Folds are those of the pairs, else made by `make_folds`.
+    Folds are those of the pairs, else made by `make_folds`. `one_kind` admits pairs that are all genuine or all
+    impostor, with the figures that this leaves.
     """
     if compat and centre:
         raise ValueError(f"compat {compat} knows no mean subtraction; leave out one of the two.")
@@ -92,7 +94,9 @@ def evaluate_pairs(
     else:
         by_fold = scores = pair_scores(rows, first, second)
     distances = pair_distances(rows, first, second) if compat else None
-    found = verification(by_fold, pairs.same, folds, targets=targets, compat=compat, distances=distances)
+    found = verification(
+        by_fold, pairs.same, folds, targets=targets, compat=compat, distances=distances, one_kind=one_kind
+    )
     details = {
         **found.details,
         "folds": {

@@ -41,10 +41,6 @@ def start_processes(config: RunConfig) -> Accelerator:
     return accelerator
 
 
-def channels_last_of(config: RunConfig, device: torch.device) -> bool:
-    return device.type == "cuda" if config.train.channels_last is None else config.train.channels_last
-
-
 def decoder_of(config: RunConfig, device: torch.device) -> str:
     if config.data.decoder != "auto":
         return config.data.decoder

@@ -21,7 +21,7 @@ from fastface.config import RunConfig
 from fastface.data.augment import Augment
 from fastface.data.index import Index
 from fastface.data.loader import Loader
-from fastface.hardware import channels_last_of, decode_threads_of, decoder_of, start_processes
+from fastface.hardware import decode_threads_of, decoder_of, start_processes
 from fastface.optim import Schedule, build_optimizer, build_schedule, parameter_groups
 from fastface.predictor import load_backbone_from
 from fastface.tasks import build_task
@@ -75,8 +75,7 @@ def build_run(command: Command) -> Run:
         notes.append(load_backbone_from(config.model.weights, task))
     if config.train.precision == "fp64":
         task.double()
-    layout = channels_last_of(config, accelerator.device)
-    task.to(accelerator.device, memory_format=torch.channels_last if layout else torch.preserve_format)
+    task.to(accelerator.device, memory_format=torch.channels_last if config.train.channels_last else torch.preserve_format)
     if config.train.compile:
         task.backbone.compile()  # in place: parameter names stay
     o = config.optim

@@ -8,6 +8,7 @@ from PIL import Image
 
 from fastface.data.image_sets import BytesImages, open_images
 from fastface.data.images import ImageSpec
+from fastface.data.sources.bin import read_bin
 from fastface.evaluation import embed_images, evaluate_pairs, format_report, pair_scores, raw_pixels
 from fastface.metrics.pairs import Pairs, read_pairs, resolve_pairs, sample_pairs
 
@@ -157,7 +158,7 @@ def test_compat_scores_by_their_rule() -> None:
     images, labels = people()
     pairs = sample_pairs(labels, 100, num_folds=3)
     result = evaluate_pairs(images, pairs, raw_pixels(), compat="insightface")
-    assert result.metrics["acc"] == result.details["compat"]["mean"]
+    assert result.metrics["acc"] == result.details["compat"]["acc"]
     with pytest.raises(ValueError, match="knows no mean subtraction"):
         evaluate_pairs(images, pairs, raw_pixels(), compat="insightface", centre=True)
 
@@ -172,7 +173,7 @@ def test_pictures_of_two_sizes_are_refused_within_and_across_batches() -> None:
 def test_no_readable_picture_is_an_error_with_its_reason() -> None:
     images = BytesImages([b"", b"GIF89a"])
     with pytest.raises(ValueError, match="None of the pictures of the pair file can be read: 0 bytes"):
-        evaluate_pairs(images, Pairs(np.array([0]), np.array([1]), np.array([True])), raw_pixels())
+        embed_images(images, np.arange(2), raw_pixels())
 
 
 def test_an_embedder_of_the_wrong_shape_is_refused() -> None:
@@ -202,3 +203,15 @@ def test_raw_pixels_verify_lfw_a_little(data: Path) -> None:
     assert result.details["failed_images"]["number"] == 0
     assert 0.55 < result.metrics["auc"] < 0.9
     assert result.details["folds"]["number"] == 10
+
+
+def test_a_genuine_pair_file_of_one_kind_is_scored(data: Path) -> None:
+    encoded_images, same = read_bin(data / "records" / "small_lfw.bin")
+    order = np.arange(len(encoded_images))
+    pairs = Pairs(order[::2], order[1::2], same)
+    assert same.all()
+    with pytest.raises(ValueError, match="all 10 pairs are genuine"):
+        evaluate_pairs(BytesImages(encoded_images), pairs, raw_pixels())
+    result = evaluate_pairs(BytesImages(encoded_images), pairs, raw_pixels(), one_kind=True)
+    assert result.scores.shape == (10,)
+    assert 0 <= result.metrics["acc"] <= 1

@@ -144,7 +144,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_saved(config: Path) -> Non
         ["--optim.schedule", "multistep", "--optim.milestones", "1", "2"],
         ["--train.precision", "bf16"],
         ["--train.precision", "fp64"],
-        ["--train.channels_last", "True"],
+        ["--train.channels_last", "False"],
         ["--train.deterministic", "True"],
         ["--task.margin", "cosface", "--task.gradient", "straight_through"],
         ["--data.decoder", "dali-cpu"],

@@ -81,11 +81,10 @@ def _folder_images(path: Path, spec: ImageSpec) -> FileImages:
     """List all pictures below a folder, hidden ones and those in hidden folders left out."""
     names = []
     for above, folders, files in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(filter(_shown, folders))
         inside = os.path.relpath(above, path).replace(os.sep, "/")
-        names += [
-            name if inside == "." else f"{inside}/{name}" for name in sorted(files) if _is_picture(name)
-        ]
+        pictures = sorted(name for name in files if _shown(name) and _is_picture(name))
+        names += [name if inside == "." else f"{inside}/{name}" for name in pictures]
     return FileImages(path, names, lambda i: read_file(path / names[i], follow=True), spec)
 
 
@@ -96,7 +95,7 @@ def _tar_images(path: Path, spec: ImageSpec) -> FileImages:
         for member in members(path)
         if member.kind == "file"
     }
-    names = sorted(name for name in found if _is_picture(os.path.basename(name)))
+    names = sorted(name for name in found if all(map(_shown, name.split("/"))) and _is_picture(name))
     file = open(path, "rb")  # stays open for as long as the reading function lives
 
     def read(i: int) -> bytes:
@@ -145,4 +144,8 @@ def open_images(path: str | Path, spec: ImageSpec | None = None) -> ShardImages 
 
 
 def _is_picture(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def _shown(name: str) -> bool:
+    return not name.startswith(".")

@@ -68,10 +68,12 @@ class Rates(NamedTuple):
     false_non_matches: int
 
 
-def check_scores(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def check_scores(
+    scores: np.ndarray, same: np.ndarray, *, one_kind: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Return scores as they are but with every failure at -inf, and same as bool; both [N].
 
-    Raises ValueError where shapes differ, a kind of pair is missing, or no score is finite.
+    Raises ValueError where shapes differ, no score is finite, or (unless `one_kind`) a kind of pair is missing.
     """
     scores, same = np.asarray(scores), np.asarray(same)
     if scores.ndim != 1 or scores.shape != same.shape:
@@ -83,7 +85,7 @@ def check_scores(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.n
     if same.dtype != bool and not np.isin(same, (0, 1)).all():
         raise ValueError("same must hold only True and False (or 1 and 0).")
     same = same.astype(bool)
-    if same.all() or not same.any():
+    if not len(same) or (not one_kind and (same.all() or not same.any())):
         kind, missing = ("genuine", "impostor") if same.any() else ("impostor", "genuine")
         what = f"all {len(same)} pairs are {kind}" if len(same) else "there are no pairs"
         raise ValueError(f"Verification needs genuine and impostor pairs, but {what}; add {missing} pairs.")

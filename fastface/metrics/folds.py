@@ -25,6 +25,8 @@ def stratified_folds(same: np.ndarray, num: int = NUM_FOLDS) -> np.ndarray:
     Gives the official folds of files that alternate equal blocks, such as LFW's pairs.txt.
     """
     same = np.asarray(same, dtype=bool)
+    if len(same) == 1:
+        raise ValueError("One pair is too few: folds need at least two.")
     num = min(num, max(int(same.sum()), int((~same).sum())))
     folds = np.zeros(len(same), dtype=np.int16)
     for kind in (same, ~same):

@@ -36,15 +36,17 @@ def verification_picture(
 
     Panels: ROC over a logarithmic FAR axis, the score histograms of the first two, DET on request (then in
     place of the second histogram), and the loss of each training step where `losses` [steps] is given. ROC
-    curves are dotted where fewer than 30 impostor errors stand behind them.
+    curves are dotted where fewer than 30 impostor errors stand behind them, and left out where all pairs are of
+    one kind.
     """
     if not curves:
         raise ValueError("A picture needs at least one (scores, same).")
-    traced = {name: curve(scores, same) for name, (scores, same) in curves.items()}
-    panels: list[Callable[[Axes], None]] = [lambda axes: _roc(axes, traced)]
+    both = {name: scored for name, scored in curves.items() if len(np.unique(scored[1])) == 2}
+    traced = {name: curve(scores, same) for name, (scores, same) in both.items()}
+    panels: list[Callable[[Axes], None]] = [lambda axes: _roc(axes, traced)] if traced else []
     histograms = [_histogram_of(name, *scored) for name, scored in curves.items()]
     panels += histograms[: 1 if det else 2]
-    if det:
+    if det and traced:
         panels.append(lambda axes: _det(axes, traced))
     if losses is not None and len(losses):
         steps = np.asarray(losses, dtype=np.float64)
@@ -99,16 +101,8 @@ def _histogram_of(name: str, scores: np.ndarray, same: np.ndarray) -> Callable[[
             text = f"{label} ({int(kind.sum()):,})"
             axes.stairs(share, edges, fill=True, color=colour, alpha=0.45, label=text, zorder=2)
             axes.stairs(share, edges, color=colour, linewidth=1.2, zorder=3)
-        eer, at_eer = equal_error(curve(scores, same))
-        axes.axvline(
-            at_eer, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), label=f"EER {_percent(eer)}", ymax=0.78
-        )
-        strict = calibrate(scores, same, (1e-2,))[0]
-        if strict.supported:
-            text = f"FAR 1 %: TAR {_percent(strict.tar)}"
-            axes.axvline(
-                strict.threshold, color=INK, linewidth=1.2, linestyle=(0, (1, 1.5)), label=text, ymax=0.78
-            )
+        for at, dashes, text in _marks(scores, same):
+            axes.axvline(at, ymax=0.78, color=INK, linewidth=1.2, linestyle=dashes, label=text)
         axes.set_xlim(edges[0], edges[-1])
         axes.set_ylim(0, axes.get_ylim()[1] * 1.25)  # room for the legend
         axes.set_title(f"Scores: {name}")
@@ -117,6 +111,16 @@ def _histogram_of(name: str, scores: np.ndarray, same: np.ndarray) -> Callable[[
         axes.legend(loc="upper center", ncols=2, frameon=False, fontsize=8.5)
 
     return draw
+
+
+def _marks(scores: np.ndarray, same: np.ndarray) -> list[tuple[float, str, str]]:
+    """List (threshold, line style, label): equal rates, and 1 % false accepts where the pairs support it."""
+    if len(np.unique(same)) < 2:
+        return []
+    eer, threshold = equal_error(curve(scores, same))
+    strict = calibrate(scores, same, (1e-2,))[0]
+    marks = [(threshold, "--", f"EER {_percent(eer)}")]
+    return marks + [(strict.threshold, ":", f"FAR 1 %: TAR {_percent(strict.tar)}")] * strict.supported
 
 
 def _det(axes: Axes, traced: Mapping[str, Curve]) -> None:

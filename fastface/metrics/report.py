@@ -35,14 +35,14 @@ def format_report(results: Mapping[str, Figures]) -> str:
         ]
     )
     rows.append(["  best, optimistic", *(f"{d['accuracy_optimistic']['acc_best']:.4f}" for d in details)])
-    rows.append(["AUC", *(f"{result.metrics['auc']:.5f}" for result in results.values())])
-    rows.append(["EER", *(f"{result.metrics['eer']:.4f}" for result in results.values())])
+    rows.append(["AUC", *(_figure(result, "auc", 5) for result in results.values())])
+    rows.append(["EER", *(_figure(result, "eer", 4) for result in results.values())])
     marked = False
     for target in _targets(details):
         cells = [_point(d, target) for d in details]
         marked |= any(cell.startswith(MARK) for cell in cells)
         rows.append([f"TAR at FAR {target:.0e}".replace("e-0", "e-"), *cells])
-    rows.append(["loss", *(f"{result.metrics['loss']:.4f}" for result in results.values())])
+    rows.append(["loss", *(_figure(result, "loss", 4) for result in results.values())])
     if any(_failed(d) for d in details):
         rows.append(["failed pairs", *(str(_failed(d)) for d in details)])
     return "\n".join([*_align(rows), "", *_notes(details, marked)])
@@ -63,6 +63,10 @@ def _accuracy(result: Figures) -> str:
     if "compat" in result.details:
         return f"{result.metrics['acc']:.4f} (exact: {result.details['accuracy']['mean']:.4f})"
     return f"{result.metrics['acc']:.4f} [{low:.4f}, {high:.4f}]"
+
+
+def _figure(result: Figures, key: str, digits: int) -> str:
+    return f"{result.metrics[key]:.{digits}f}" if key in result.metrics else "-"
 
 
 def _targets(details: list[dict[str, Any]]) -> list[float]:
@@ -99,6 +103,10 @@ def _notes(details: list[dict[str, Any]], marked: bool) -> list[str]:
     notes.append(
         "[low, high]: 95 % Wilson interval, pairs taken as independent (persons recur, so it is the least)"
     )
+    if not all(d["num_genuine"] and d["num_impostors"] for d in details):
+        notes.append(
+            "-: these figures need both genuine and impostor pairs; accuracy on one kind says little"
+        )
     if marked:
         notes.append(
             f"{MARK} unsupported: fewer than 30 impostor errors expected at this rate, so take it as a guess"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from fastface.metrics.curve import Curve, Threshold, area, calibrate, check_scores, curve, equal_error, rates
+from fastface.metrics.curve import Threshold, area, calibrate, check_scores, curve, equal_error, rates
 from fastface.metrics.folds import NUM_FOLDS, check_folds, stratified_folds
 from fastface.metrics.insightface import grid_accuracy, grid_val
 from fastface.metrics.intervals import wilson
@@ -83,6 +83,7 @@ def verification(
     targets: Sequence[float] = TARGETS,
     compat: str | None = None,
     distances: np.ndarray | None = None,
+    one_kind: bool = False,
 ) -> Verification:
     """Compute every figure of a list of scored pairs.
 
@@ -90,52 +91,40 @@ def verification(
     subtraction): then each pair's own row gives its score for AUC, EER and TAR. same [N] bool; folds [N] with
     values 0..K-1, by default `stratified_folds`. compat "insightface" puts their accuracy under acc, acc_std
     and acc_se and the exact one into the details; it uses the squared distances [N] where given, else 2 - 2 *
-    score. Raises ValueError as `check_scores`.
+    score. Raises ValueError as `check_scores`; with `one_kind`, pairs that are all genuine or all impostor get
+    their accuracy, and no figure that needs the other kind.
     """
     if compat not in (None, "insightface"):
         raise ValueError(f"Unknown compat {compat!r}; known: 'insightface'.")
     folds = stratified_folds(same) if folds is None else check_folds(folds, len(same))
-    held_out = (
-        scores
-        if np.ndim(scores) == 1
-        else np.take_along_axis(scores, folds[None].astype(np.int64), axis=0)[0]
-    )
-    held_out, same = check_scores(held_out, same)
-    points = curve(held_out, same)
+    pooled = np.asarray(scores)
+    if pooled.ndim == 2:
+        pooled = np.take_along_axis(pooled, folds[None].astype(np.int64), axis=0)[0]
+    pooled, same = check_scores(pooled, same, one_kind=one_kind)
     accuracy = fold_accuracy(scores, same, folds)
-    eer, eer_threshold = equal_error(points)
-    operating = calibrate(held_out, same, targets)
-    tar_2, tar_3 = (point.tar for point in calibrate(held_out, same, (1e-2, 1e-3)))
-    failed = ~np.isfinite(held_out)
-    metrics = {
-        "acc": accuracy.mean,
-        "acc_std": accuracy.std,
-        "acc_se": accuracy.se,
-        "auc": area(points),
-        "eer": eer,
-    }
-    metrics |= {"tar_1e-2": tar_2, "tar_1e-3": tar_3, "loss": fold_loss(scores, same, folds)}
-    at_eer = rates(held_out, same, eer_threshold)
+    failed = ~np.isfinite(pooled)
+    metrics = {"acc": accuracy.mean, "acc_std": accuracy.std, "acc_se": accuracy.se}
     details: dict[str, Any] = {
         "num_pairs": len(same),
-        "num_genuine": points.num_genuine,
-        "num_impostors": points.num_impostors,
+        "num_genuine": int(same.sum()),
+        "num_impostors": int((~same).sum()),
         "failures": {"genuine": int((failed & same).sum()), "impostors": int((failed & ~same).sum())},
         "accuracy": {"rule": "exact thresholds, chosen on the other folds", **accuracy._asdict()},
-        "accuracy_optimistic": _best_on_all(points),
-        "eer": {"value": eer, "threshold": eer_threshold, **at_eer._asdict()},
-        "tar_at_far": {"rule": RULE, "points": [_point(point) for point in operating]},
+        "accuracy_optimistic": _best_on_all(pooled, same),
+        "tar_at_far": {"rule": RULE, "points": []},
     }
+    if same.any() and not same.all():
+        metrics["loss"] = fold_loss(scores, same, folds)
+        points = curve(pooled, same)
+        eer, threshold = equal_error(points)
+        metrics |= {"auc": area(points), "eer": eer}
+        metrics |= zip(("tar_1e-2", "tar_1e-3"), (p.tar for p in calibrate(pooled, same)), strict=True)
+        details["eer"] = {"value": eer, "threshold": threshold, **rates(pooled, same, threshold)._asdict()}
+        details["tar_at_far"]["points"] = [_point(point) for point in calibrate(pooled, same, targets)]
     if compat == "insightface":
-        distances = 2 - 2 * held_out.astype(np.float64) if distances is None else distances
-        grid, val = grid_accuracy(distances, same, NUM_FOLDS), grid_val(distances, same)
-        spread = float(np.std(grid.folds, ddof=1) / np.sqrt(NUM_FOLDS))
-        metrics |= {"acc": grid.mean, "acc_std": grid.std, "acc_se": spread}
-        details["compat"] = {
-            "rule": "insightface: accept iff squared distance < t, t on a grid of 0.01, folds in file order",
-            **grid._asdict(),
-            "val_1e-3": None if val is None else {"rule": "interpolated on distinct FAR", **val._asdict()},
-        }
+        distances = 2 - 2 * pooled.astype(np.float64) if distances is None else distances
+        details["compat"] = _insightface(distances, same)
+        metrics |= {key: details["compat"][key] for key in ("acc", "acc_std", "acc_se")}
     return Verification(metrics, details)
 
 
@@ -212,13 +201,25 @@ def fold_loss(scores: np.ndarray, same: np.ndarray, folds: np.ndarray) -> float:
     return float((losses[same].mean() + losses[~same].mean()) / 2)
 
 
-def _best_on_all(points: Curve) -> dict[str, float | str]:
+def _best_on_all(scores: np.ndarray, same: np.ndarray) -> dict[str, float | str]:
     """Report accuracy at the best threshold of the very pairs it is measured on."""
-    best = int(np.argmax(points.genuine - points.impostors))
-    correct = points.genuine[best] + points.num_impostors - points.impostors[best]
-    accuracy = float(correct / (points.num_genuine + points.num_impostors))
+    scores = scores.astype(np.float64)
+    threshold = best_threshold(scores, same)
     note = "optimistic: threshold chosen on the pairs it is measured on"
-    return {"acc_best": accuracy, "threshold": float(points.thresholds[best]), "rule": note}
+    return {"acc_best": float(((scores >= threshold) == same).mean()), "threshold": threshold, "rule": note}
+
+
+def _insightface(distances: np.ndarray, same: np.ndarray) -> dict[str, Any]:
+    grid, val = grid_accuracy(distances, same, NUM_FOLDS), grid_val(distances, same)
+    return {
+        "rule": "insightface: accept iff squared distance < t, t on a grid of 0.01, folds in file order",
+        "acc": grid.mean,
+        "acc_std": grid.std,
+        "acc_se": float(np.std(grid.folds, ddof=1) / np.sqrt(NUM_FOLDS)),
+        "folds": grid.folds,
+        "thresholds": grid.thresholds,
+        "val_1e-3": None if val is None else {"rule": "interpolated on distinct FAR", **val._asdict()},
+    }
 
 
 def _point(point: Threshold) -> dict[str, Any]:

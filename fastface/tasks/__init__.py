@@ -24,6 +24,7 @@ def build_task(task: ArcFaceTask, model: ModelConfig, data: DataConfig, num_clas
         input_size=network_size(data, model),
         dropout=model.dropout,
         pretrained=model.pretrained,
+        stem=model.stem,
     )
     head = MarginHead(num_classes, model.embedding_size, margin=task.margin, m=task.m, s=task.s, gradient=task.gradient)
     return ArcFace(backbone, head, model.window)

@@ -145,6 +145,17 @@ def test_sequential_delivers_each_record_once(index: Index) -> None:
     assert sorted(seen) == list(range(37))
 
 
+@pytest.mark.parametrize("decoder", CPU_DECODERS)
+def test_lossless_shards_keep_every_level(tmp_path: Path, decoder: str) -> None:
+    index = tiny.make_shards(tmp_path, people=1, images=6, lossless=True)
+    options: dict = {"augment": Augment(0), "decoder": decoder, "size": SIZE, "micro_batch": 3, "mean": 0.0, "std": 1.0}
+    with Loader(index, Sequential(6, 6), **options) as loader:
+        for batch in loader.batches(0, 1):
+            for image, record in zip(batch.images.numpy(), batch.records, strict=True):
+                number = int(Path(index.name(int(record))).stem)
+                assert np.array_equal(image.transpose(1, 2, 0), tiny.picture(number).astype(np.float32))
+
+
 def test_timings_count_what_was_delivered(index: Index) -> None:
     with loader_of(index) as loader:
         assert loader.timings.first_batch_s is None

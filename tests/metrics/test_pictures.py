@@ -31,6 +31,8 @@ def test_odd_scores_can_be_drawn(tmp_path: Path) -> None:
     verification_picture(tmp_path / "p.png", curves, [np.nan, 1.0], det=True, title="odd")
     pixels = np.asarray(Image.open(tmp_path / "p.png").convert("RGB"))
     assert pixels.shape[1] > 1000
+    verification_picture(tmp_path / "one.png", {"one kind": (np.array([0.2, 0.7]), np.array([True, True]))})
+    assert Image.open(tmp_path / "one.png").size[0] < 1000, "only the histogram is there"
     assert (pixels.reshape(-1, 3) == (11, 95, 165)).all(axis=1).any()
 
 

@@ -47,6 +47,13 @@ def test_failures_are_told() -> None:
     assert "a.jpg: truncated" in text
 
 
+def test_pairs_of_one_kind_leave_figures_out() -> None:
+    text = format_report({"x": verification(np.linspace(0, 1, 20), np.ones(20, bool), one_kind=True)})
+    rows = {line.split("  ")[0]: line.split()[-1] for line in text.splitlines() if line}
+    assert [rows[key] for key in ("AUC", "EER", "loss")] == ["-", "-", "-"]
+    assert "need both genuine and impostor pairs" in text
+
+
 def test_compat_is_named() -> None:
     text = format_report({"x": figures(2.0, compat="insightface")})
     assert "InsightFace's rule" in text

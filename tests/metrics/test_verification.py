@@ -205,6 +205,31 @@ def test_what_cannot_be_measured_is_refused(scores: list[float], same: list[bool
         curve(np.array(scores), np.array(same, dtype=bool))
 
 
+@pytest.mark.parametrize("kind", [True, False])
+def test_pairs_of_one_kind_get_their_accuracy_where_admitted(kind: bool) -> None:
+    scores, same = np.random.default_rng(0).random(20), np.full(20, kind)
+    with pytest.raises(ValueError, match="needs genuine and impostor pairs"):
+        verification(scores, same)
+    found = verification(scores, same, one_kind=True, compat="insightface")
+    assert set(found.metrics) == {"acc", "acc_std", "acc_se"}
+    lows = [min(np.delete(scores, [i, i + 1])) for i in range(0, 20, 2)]
+    if kind:
+        exact = [np.mean(scores[2 * k : 2 * k + 2] >= low) for k, low in enumerate(lows)]
+    else:
+        highs = [max(np.delete(scores, [i, i + 1])) for i in range(0, 20, 2)]
+        exact = [np.mean(scores[2 * k : 2 * k + 2] <= high) for k, high in enumerate(highs)]
+    assert found.details["accuracy"]["folds"] == pytest.approx(exact)
+    assert min(exact) < 1
+    assert found.details["accuracy_optimistic"]["acc_best"] == 1.0
+    assert found.details["compat"]["val_1e-3"] is None
+    json.dumps(found.details, allow_nan=False)
+
+
+def test_one_pair_is_refused() -> None:
+    with pytest.raises(ValueError, match="One pair is too few"):
+        verification(np.array([0.5]), np.array([True]), one_kind=True)
+
+
 def test_two_pairs_are_enough() -> None:
     found = verification(np.array([0.9, 0.1]), np.array([True, False]))
     assert (found.metrics["auc"], found.metrics["eer"]) == (1.0, 0.0)

@@ -3,7 +3,6 @@
 import numpy as np
 
 from fastface.data.synthetic.anatomy import Identity
-from fastface.data.synthetic.colours import mix
 from fastface.data.synthetic.paint import blend, cover, limit, noise, plane_window, ramp, toned
 from fastface.data.synthetic.pose import Frame, Pose
 from fastface.data.synthetic.scene import beside
@@ -65,17 +64,18 @@ def hair_mask(identity: Identity, shot: Shot, frame: Frame) -> np.ndarray:
     return inside * cover(edge - frame.y, feather)
 
 
-def paint_hair(planes: np.ndarray, identity: Identity, shot: Shot, frame: Frame, mask: np.ndarray) -> None:
-    """Lay the hair's colour with its strands over `planes`, by a mask of hair_mask."""
+def paint_hair(
+    planes: np.ndarray, identity: Identity, shot: Shot, frame: Frame, mask: np.ndarray, shading: np.ndarray
+) -> None:
+    """Lay the hair of the head, with its strands and its shine, over `planes` by a mask of hair_mask."""
     who = identity
-    kind, across, along = {"curly": ("cloud", 110, 110)}.get(who.hair_style, ("strands", 85, 40))
-    strands = noise(kind, frame.x * (across / 100), frame.y * (along / 100), 100, who.number)
-    tone = 0.88 + 0.26 * strands
-    opacity = {"buzz": 0.72, "bald": 0.35}.get(who.hair_style, 1.0)
+    kind, across, down = {"curly": ("cloud", 1.1, 1.1)}.get(who.hair_style, ("strands", 0.85, 0.4))
+    strands = noise(kind, frame.x * across, frame.y * down, 100, who.number)
+    tone = (0.88 + 0.26 * strands) * (0.35 + 0.65 * shading)
+    opacity = {"buzz": 0.72, "bald": 0.3}.get(who.hair_style, 1.0)
+    shine = cover(0.16 - np.abs(frame.y + 0.72 + 0.06 * strands), 0.25)
+    tone += shine * (0.35 * shot.hair_shine * opacity)
     blend(planes, mask * opacity, toned(who.hair, tone))
-    shine = cover(0.16 - np.abs(frame.y + 0.72 + 0.06 * strands), 0.25) * mask
-    bright = mix(who.hair, (1.0, 0.97, 0.92), 0.4)
-    blend(planes, shine * (0.35 * shot.hair_shine * opacity), bright)
 
 
 def paint_bun(planes: np.ndarray, identity: Identity, shot: Shot, pose: Pose, frame: Frame) -> None:

@@ -53,15 +53,11 @@ def render(identity: Identity, shot: Shot, size_px: int) -> Face:
     paint_ears(body, identity, pose, frame)
 
     head = paint_face(identity, shot, pose, frame)
-    head *= 1 - 0.4 * hair_shadow(hair, shot)
-    head *= shading
+    head *= shading * (1 - 0.4 * hair_shadow(hair, shot))
     head += gloss * 0.22
     on_head = cover(frame.inside, 2 * frame.px)
     blend(body, on_head, head)
-    paint_hair(head, identity, shot, frame, np.ones_like(hair))
-    tone = 0.35 + 0.65 * shading
-    opacity = {"buzz": 0.72, "bald": 0.3}.get(identity.hair_style, 1.0)
-    blend(body, hair * opacity, head * tone)
+    paint_hair(body, identity, shot, frame, hair, shading)
     paint_hat(body, shot, frame)
     paint_glasses(body, identity, shot, pose, frame)
     paint_occluder(body, identity, shot, frame)
@@ -111,7 +107,7 @@ def landmarks(identity: Identity, shot: Shot, pose: Pose) -> np.ndarray:
 def face_box(pose: Pose) -> np.ndarray:
     """Bound the projected outline from forehead to chin: float32 [4] in px, clipped to the picture."""
     points = []
-    for y, row, forward in pose.outline(np.linspace(-0.58, 0.99, 12)):
+    for y, row, forward in pose.outline(np.linspace(-0.58, 0.99, 9)):
         for edge in (-row, row):
             across = forward * pose.sin_yaw + edge
             points.append(pose.place(across, pose.lower(across, y)))

@@ -29,7 +29,9 @@ def background(shot: Shot, num_pixels: int) -> np.ndarray:
         planes += spread @ grid @ spread.T
     _shapes(planes, rng, base)
     limit(planes)
-    return planes.repeat(2, axis=1).repeat(2, axis=2)[:, :num_pixels, :num_pixels]
+    full = np.empty((3, 2 * half, 2 * half), np.float32)
+    full.reshape(3, half, 2, half, 2)[:] = planes[:, :, None, :, None]
+    return np.ascontiguousarray(full[:, :num_pixels, :num_pixels])
 
 
 @functools.lru_cache(maxsize=16)
