@@ -53,7 +53,9 @@ def assess(
     for name, embed in embedders.items():
         learned = name in ("trained", "model")
         centre = card.centre and learned
-        results[name] = evaluate_on(opened, embed, batch=batch_size, centre=centre, compat=compat if learned else None)
+        rules = {"centre": centre, "compat": compat if learned else None}
+        # Pairs of one kind have an accuracy and nothing else; small files of examples are like that.
+        results[name] = evaluate_on(opened, embed, batch=batch_size, one_kind=True, **rules)
     folder = out or (checkpoint.parent if checkpoint.suffix == ".onnx" else checkpoint) / "eval"
     write_down(folder, opened, results, card, checkpoint)
     lines = [f"{embedder.origin} on {opened.about}", "", format_report(results)]

@@ -44,7 +44,7 @@ class Card(BaseModel):
     mean: float
     std: float
     """The network takes (pixel - mean) / std, float32."""
-    crop: float | list[float] | str | None = None
+    crop: float | str | None = None
     """How images were cut before resizing, as given to make_shards --crop; null: not cut."""
     flip: Literal["none", "sum", "concat"] = "none"
     """What is done with the mirrored image's embedding."""

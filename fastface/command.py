@@ -35,7 +35,12 @@ def load_config(*files: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         return config
     import tyro
 
-    changed = tyro.cli(tyro.conf.FlagConversionOff[tyro.conf.AvoidSubcommands[RunConfig]], default=config, args=list(overrides), prog="train.py")
+    changed = tyro.cli(
+        tyro.conf.FlagConversionOff[tyro.conf.AvoidSubcommands[RunConfig]],
+        default=config,
+        args=list(overrides),
+        prog="train.py",
+    )
     # tyro builds the sections without pydantic's cross-field checks on every path: validate once more.
     return _validate(changed.model_dump(mode="json"), "the command line")
 

@@ -152,7 +152,9 @@ class EvalConfig(Section):
         if self.patience and not self.best_metric:
             raise ValueError("patience needs best_metric")
         if self.best_metric and self.best_metric.split("/")[0] not in self.sets and self.best_metric != "loss":
-            raise ValueError(f"best_metric {self.best_metric!r} names no set of eval.sets ({', '.join(self.sets) or 'none'})")
+            raise ValueError(
+                f"best_metric {self.best_metric!r} names no set of eval.sets ({', '.join(self.sets) or 'none'})"
+            )
         return self
 
 

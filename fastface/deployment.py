@@ -73,7 +73,9 @@ def export(
         write_onnx(load_network(saved), embedder.card, partial)
         difference, about = compare(embedder, open_onnx(partial, embedder.card), pairs)
         if not difference <= TOLERANCE:
-            raise ValueError(f"onnxruntime differs from torch by {difference:.1e} on {about}; at most {TOLERANCE} is allowed")
+            raise ValueError(
+                f"onnxruntime differs from torch by {difference:.1e} on {about}; at most {TOLERANCE} is allowed"
+            )
         thresholds = [] if pairs is None else thresholds_of(embedder, pairs, config.eval.batch_size)
         kept = ("step", "dataset_id", "num_classes", "config", "versions", "origin")
         training = {key: saved.state[key] for key in kept if key in saved.state}
@@ -94,7 +96,9 @@ def calibration_pairs(config: RunConfig, card: Card, chosen: Path | None, images
     if (chosen / "meta.json").is_file():
         return open_pairs(EvalSet(images=chosen), card, seed=config.eval.seed)
     if images is None:
-        raise ValueError(f"{chosen} is not a shard set; for a pairs file say where its images are: --images DIR_OR_SHARDS")
+        raise ValueError(
+            f"{chosen} is not a shard set; for a pairs file say where its images are: --images DIR_OR_SHARDS"
+        )
     return open_pairs(EvalSet(images=images, pairs=chosen), card)
 
 

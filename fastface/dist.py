@@ -126,7 +126,7 @@ class StopRequest:
             work.wait()
             seen = bool(flag.item())
         flag = torch.tensor([self.signal], dtype=torch.int32)
-        self._pending = flag, td.all_reduce(flag, td.ReduceOp.MAX, group=self._group, async_op=True)
+        self._pending = flag, td.all_reduce(flag, td.ReduceOp.MAX, group=self._group, async_op=True)  # pyright: ignore
         return seen
 
 

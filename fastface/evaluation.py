@@ -76,11 +76,7 @@ def evaluate_pairs(
     if compat and centre:
         raise ValueError(f"compat {compat} knows no mean subtraction; leave out one of the two.")
     given = pairs.fold is not None
-    folds = (
-        make_folds(pairs, images.identities)
-        if pairs.fold is None
-        else check_folds(pairs.fold, len(pairs.same))
-    )
+    folds = make_folds(pairs, images.identities) if pairs.fold is None else check_folds(pairs.fold, len(pairs.same))
     pairs = pairs._replace(fold=folds)
     ids, place = np.unique(np.concatenate([pairs.first, pairs.second]), return_inverse=True)
     first, second = place.reshape(2, -1)
@@ -165,9 +161,7 @@ def raw_pixels(size: tuple[int, int] | None = None) -> Embed:
 
     def embed(images: np.ndarray) -> np.ndarray:
         if size is not None and images.shape[1:3] != (size[1], size[0]):
-            images = np.stack(
-                [np.asarray(Image.fromarray(i).resize(size, Image.Resampling.BILINEAR)) for i in images]
-            )
+            images = np.stack([np.asarray(Image.fromarray(i).resize(size, Image.Resampling.BILINEAR)) for i in images])
         pixels = images.reshape(len(images), -1).astype(np.float32)
         pixels -= pixels.mean(axis=1, keepdims=True)
         return pixels / np.maximum(np.linalg.norm(pixels, axis=1, keepdims=True), np.float32(1e-12))
@@ -175,9 +169,7 @@ def raw_pixels(size: tuple[int, int] | None = None) -> Embed:
     return embed
 
 
-def _load(
-    images: ImageSet, batches: list[np.ndarray], threads: int | None
-) -> Iterator[list[np.ndarray | None]]:
+def _load(images: ImageSet, batches: list[np.ndarray], threads: int | None) -> Iterator[list[np.ndarray | None]]:
     """Yield the pictures of each batch, None for those that cannot be read, loading two batches ahead."""
 
     def load(i: int) -> np.ndarray | None:
@@ -207,14 +199,10 @@ def _embed_batch(
     sizes |= {picture.shape[:2] for picture in pictures}
     if len(sizes) > 1:
         shown = " and ".join(f"{w}x{h}" for h, w in sorted(sizes)[:2])
-        raise ValueError(
-            f"{images.where}: pictures differ in size ({shown}); resize them to the model's input."
-        )
+        raise ValueError(f"{images.where}: pictures differ in size ({shown}); resize them to the model's input.")
     embedded = np.asarray(embed(np.stack(pictures)), dtype=np.float32)
     if embedded.ndim != 2 or len(embedded) != len(pictures):
-        raise ValueError(
-            f"The embedder gave {embedded.shape} for {len(pictures)} pictures; it must give [B, D]."
-        )
+        raise ValueError(f"The embedder gave {embedded.shape} for {len(pictures)} pictures; it must give [B, D].")
     rows = np.full((len(loaded), embedded.shape[1]), np.nan, np.float32)
     rows[there] = embedded
     return rows

@@ -40,7 +40,9 @@ def open_pairs(settings: EvalSet, card: Card, *, seed: int = 0) -> PairSet:
         encoded, same = read_bin(settings.bin)
         order = np.arange(len(encoded), dtype=np.int64)
         pairs = Pairs(order[0::2], order[1::2], same, folds_in_order(len(same)))
-        return PairSet(BytesImages(encoded, ImageSpec(size=card.input_size), str(settings.bin)), pairs, str(settings.bin))
+        return PairSet(
+            BytesImages(encoded, ImageSpec(size=card.input_size), str(settings.bin)), pairs, str(settings.bin)
+        )
     assert settings.images is not None
     crop = card.crop if settings.crop == "as-trained" else None if settings.crop == "none" else settings.crop
     if isinstance(crop, str):

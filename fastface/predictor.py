@@ -1,4 +1,4 @@
-"""RUN or FILE -> an embedder that carries its card, and a verifier that says whether two photographs show one person."""
+"""RUN or FILE -> an embedder that carries its card, and a verifier: do two photographs show one person?"""
 
 import json
 from collections.abc import Callable
@@ -58,7 +58,9 @@ class Comparison(NamedTuple):
 
     def __str__(self) -> str:
         if self.threshold is None:
-            return f"similarity {self.similarity:.4f}; no decision: the model has no threshold, see export.py --calibrate"
+            return (
+                f"similarity {self.similarity:.4f}; no decision: the model has no threshold, see export.py --calibrate"
+            )
         t = self.threshold
         doubt = "" if t.supported else f", a guess: calibrated on {t.impostors:,} impostor pairs only"
         return (

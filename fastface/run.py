@@ -75,7 +75,9 @@ def build_run(command: Command) -> Run:
         notes.append(load_backbone_from(config.model.weights, task))
     if config.train.precision == "fp64":
         task.double()
-    task.to(accelerator.device, memory_format=torch.channels_last if config.train.channels_last else torch.preserve_format)
+    task.to(accelerator.device)
+    if config.train.channels_last:
+        task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.train.compile:
         task.backbone.compile()  # in place: parameter names stay
     o = config.optim
@@ -207,7 +209,9 @@ def hold(folder: Path) -> Any:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.seek(0)
-        raise ValueError(f"{folder} is being written by another run (process {file.read().strip()}): stop it first") from None
+        raise ValueError(
+            f"{folder} is being written by another run (process {file.read().strip()}): stop it first"
+        ) from None
     file.truncate(0)
     file.write(f"{os.getpid()} on {platform.node()}")
     file.flush()

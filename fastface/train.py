@@ -1,12 +1,9 @@
 """accelerate launch fastface/train.py --config FILE... [--resume [RUN]] [--section.option value ...]"""
 
-import os
 import sys
 
 
 def main() -> int:
-    # Read when torch loads its OpenMP: idle threads sleep instead of spinning, see DECISIONS.md, 2026-11-22.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from fastface.command import parse_command
 
     command = parse_command()

@@ -46,7 +46,8 @@ def train(run: Run) -> int:
 
 def loop(run: Run, stop: dist.StopRequest, log: Log, evaluators: Evaluators) -> int:
     config, done = run.config, run.start_step
-    eval_steps = math.ceil((config.eval.every_epochs or math.inf) * run.steps_per_epoch) if evaluators else None
+    every = config.eval.every_epochs
+    eval_steps = max(round(every * run.steps_per_epoch), 1) if evaluators and every else None
     guard = FiniteGuard(run.accelerator.device)
     saved_at = done if done else None
     batches = run.loader.batches(start=done, stop=run.total_steps)
@@ -74,7 +75,9 @@ def loop(run: Run, stop: dist.StopRequest, log: Log, evaluators: Evaluators) -> 
             save(run, done, log)
             saved_at = done
         if asked and not last:
-            log.say(f"asked to stop (signal {stop.signal or 'on another process'}): saved step {done}; --resume goes on")
+            log.say(
+                f"asked to stop (signal {stop.signal or 'on another process'}): saved step {done}; --resume goes on"
+            )
             return PREEMPTED
         if last:
             break
@@ -93,7 +96,7 @@ def train_step(run: Run, batches: Any, step: int, guard: "FiniteGuard") -> dict[
     sums: dict[str, Tensor] = {}
     for micro in range(run.accumulation):
         batch: Batch = next(batches)
-        assert batch.step == step and batch.micro == micro, "the loader and the loop disagree about the step"
+        assert (batch.step, batch.micro) == (step, micro), "the loader and the loop disagree about the step"
         if config.train.precision == "fp64":
             batch = batch._replace(images=batch.images.double())
         # Dropout depends on (seed, step, micro-batch) alone: nothing to save, and the same on any number of ranks.

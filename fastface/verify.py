@@ -7,7 +7,9 @@ from pathlib import Path
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recognition", type=Path, required=True, metavar="FILE", help="model.onnx, run or step folder")
+    parser.add_argument(
+        "--recognition", type=Path, required=True, metavar="FILE", help="model.onnx, run or step folder"
+    )
     parser.add_argument("--fmr", type=float, default=1e-2, help="false match rate of the threshold (default: 0.01)")
     parser.add_argument("images", type=Path, nargs=2, help="two photographs")
     options = parser.parse_args()

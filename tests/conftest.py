@@ -77,6 +77,4 @@ def _has_cuda() -> bool:
 
 
 def _has_dali() -> bool:
-    return (
-        importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
-    )
+    return importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None

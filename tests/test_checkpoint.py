@@ -38,9 +38,7 @@ def test_round_trip_and_rotation(tmp_path: Path) -> None:
     assert found.skipped == []
 
 
-@pytest.mark.parametrize(
-    "name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
-)
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
 @pytest.mark.parametrize("how", ["flip", "cut", "remove"])
 def test_any_damage_is_found_and_the_one_before_is_taken(tmp_path: Path, name: str, how: str) -> None:
     write(tmp_path, 1)
@@ -134,9 +132,7 @@ def test_optimizer_state_comes_back_to_the_bit(tmp_path: Path, name: str) -> Non
 def test_optimizer_state_of_another_model_is_refused() -> None:
     net = nn.Linear(2, 2)
     with pytest.raises(ValueError, match=r"other\.weight"):
-        restore_optimizer(
-            torch.optim.SGD(net.parameters(), lr=1), net, {"other.weight/momentum_buffer": torch.ones(2)}
-        )
+        restore_optimizer(torch.optim.SGD(net.parameters(), lr=1), net, {"other.weight/momentum_buffer": torch.ones(2)})
 
 
 def killed_save(folder: Path, die_at: int, calls: Path) -> int:

@@ -49,9 +49,7 @@ def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_files_merge_left_to_right_then_overrides(tmp_path: Path) -> None:
-    first = write(
-        tmp_path / "a.yaml", "optim: {lr: 1e-3, weight_decay: 0.1}\neval: {sets: {a: {bin: a.bin}}}"
-    )
+    first = write(tmp_path / "a.yaml", "optim: {lr: 1e-3, weight_decay: 0.1}\neval: {sets: {a: {bin: a.bin}}}")
     second = write(tmp_path / "b.yaml", "optim: {lr: 0.5}\neval: {sets: {b: {images: x, pairs: 12}}}")
     config = load_config(first, second, overrides=["--train.epochs", "2", "--eval.sets.b.pairs", "pairs.txt"])
     assert (config.optim.lr, config.optim.weight_decay, config.train.epochs) == (0.5, 0.1, 2.0)
@@ -59,9 +57,7 @@ def test_files_merge_left_to_right_then_overrides(tmp_path: Path) -> None:
     assert config.eval.sets["a"].bin == Path("a.bin")
 
 
-def test_cross_field_checks_hold_for_overrides_too(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_cross_field_checks_hold_for_overrides_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path / "a.yaml", "train: {batch_size: 64}")
     with pytest.raises(SystemExit):
         load_config(file, overrides=["--train.micro_batch", "48"])

@@ -12,8 +12,8 @@ import pytest
 
 from fastface.assessment import assess
 from fastface.card import Card
-from fastface.data.shards import ShardReader
 from fastface.data.index import Index
+from fastface.data.shards import ShardReader
 from fastface.deployment import export
 from fastface.foreign import import_weights
 from fastface.predictor import Verifier, find_checkpoint, load_embedder
@@ -43,8 +43,11 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = write_config(tmp_path_factory.mktemp("run"), shards)
-    text = config.read_text().replace("eval: {every_epochs: null}", f"""
-eval: {{every_epochs: 1, best_metric: val/auc, sets: {{val: {{images: {shards}, pairs: 300}}}}}}""")
+    text = config.read_text().replace(
+        "eval: {every_epochs: null}",
+        f"""
+eval: {{every_epochs: 1, best_metric: val/auc, sets: {{val: {{images: {shards}, pairs: 300}}}}}}""",
+    )
     config.write_text(text)
     return run_here(config)
 
@@ -61,7 +64,9 @@ def test_the_best_checkpoint_is_kept_and_found(run: Path) -> None:
 def test_early_stop(run: Path, shards: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, shards)
     sets = f"sets: {{val: {{images: {shards}, pairs: 100}}}}"
-    text = config.read_text().replace("every_epochs: null", f"every_epochs: 0.25, best_metric: val/acc_std, patience: 2, {sets}")
+    text = config.read_text().replace(
+        "every_epochs: null", f"every_epochs: 0.25, best_metric: val/acc_std, patience: 2, {sets}"
+    )
     config.write_text(text)
     stopped = run_here(config, "--train.epochs", "50")
     assert "stopping early" in (stopped / "log.txt").read_text()
@@ -104,7 +109,7 @@ def test_export_agrees_is_calibrated_and_verifies(run: Path, shards: Path, tmp_p
     assert "no decision" in str(torch_says)
     again = verifier.compare(tmp_path / "0.jpg", tmp_path / "0.jpg")
     assert again.similarity == pytest.approx(1.0)
-    with pytest.raises(ValueError, match="no threshold for FMR 0.5"):
+    with pytest.raises(ValueError, match=r"no threshold for FMR 0\.5"):
         Verifier(made.path, target_fmr=0.5)
 
 

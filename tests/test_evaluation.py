@@ -51,9 +51,7 @@ def test_each_picture_is_embedded_once_and_in_its_place() -> None:
         assert row == pytest.approx(raw_pixels()(images.load(i)[None])[0])
 
 
-def shared(
-    world: int, run: Callable[[int, Callable[[np.ndarray], list[np.ndarray]]], np.ndarray]
-) -> list[np.ndarray]:
+def shared(world: int, run: Callable[[int, Callable[[np.ndarray], list[np.ndarray]]], np.ndarray]) -> list[np.ndarray]:
     """Run all ranks one after the other, twice: the first time only to collect what they would send."""
     sent: dict[int, np.ndarray] = {}
 

@@ -111,7 +111,12 @@ def test_sigterm_saves_and_ends_every_process(shards: Path, tmp_path: Path, who:
         words = command(config, *long)
         words[1:1] = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
         process = subprocess.Popen(
-            words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, text=True
+            words,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            text=True,
         )
     else:
         process = start(config, *long, processes=2 if who == "rank" else 1)

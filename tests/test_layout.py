@@ -20,7 +20,8 @@ FLOORS = [
     {"data"},
     {"models", "heads", "losses", "metrics", "mining", "optim", "card"},
     {"tasks"},
-    {"checkpoint", "predictor", "evaluation", "evaluators", "foreign", "run", "deployment", "trainer"},
+    {"command", "hardware", "checkpoint", "predictor", "foreign", "evaluation", "evaluators", "assessment"}
+    | {"deployment", "run", "trainer"},
     set(ENTRIES),
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -92,9 +93,7 @@ def test_imports_point_down(path: Path) -> None:
     here = room(module_name(path))
     for target in imports(path, eager=False):
         top = target.split(".")[0]
-        assert top not in {"tools", "tests", "benchmarks"}, (
-            f"{relative(path)} imports {target}, which is not shipped"
-        )
+        assert top not in {"tools", "tests", "benchmarks"}, f"{relative(path)} imports {target}, which is not shipped"
         there = room(target) if top == "fastface" else None
         if here is None or there is None or here == there:
             continue
@@ -149,9 +148,7 @@ def test_files_stay_short(path: Path) -> None:
 @pytest.mark.parametrize("path", [path for path in SOURCES if path.stem not in ENTRIES], ids=relative)
 def test_modules_open_with_a_sentence(path: Path) -> None:
     first = (ast.get_docstring(tree(path)) or "").strip().split("\n\n")[0]
-    assert first.endswith("."), (
-        f"{relative(path)} does not open with a sentence that says what it turns into what"
-    )
+    assert first.endswith("."), f"{relative(path)} does not open with a sentence that says what it turns into what"
 
 
 def test_train_holds_only_main() -> None:

@@ -43,9 +43,7 @@ def test_norms_biases_and_frozen_parameters() -> None:
 def test_optimizers_step(name: str) -> None:
     net = nn.Linear(3, 1)
     before = net.weight.detach().clone()
-    optimizer = build_optimizer(
-        name, parameter_groups(net, 0.1), lr=0.1, momentum=0.9, betas=(0.9, 0.99), fused=False
-    )
+    optimizer = build_optimizer(name, parameter_groups(net, 0.1), lr=0.1, momentum=0.9, betas=(0.9, 0.99), fused=False)
     net(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     assert not torch.equal(before, net.weight)

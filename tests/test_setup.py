@@ -61,9 +61,7 @@ def test_every_locked_version_is_exact_and_hashed() -> None:
 
 
 def test_the_lock_names_no_host_and_no_path() -> None:
-    assert not re.search(
-        r"://|--(?:index-url|extra-index-url|find-links|trusted-host)|(?<![<>=!~\w])/\w", LOCK
-    )
+    assert not re.search(r"://|--(?:index-url|extra-index-url|find-links|trusted-host)|(?<![<>=!~\w])/\w", LOCK)
 
 
 @pytest.mark.parametrize("python", PYTHONS)
@@ -142,6 +140,4 @@ def test_no_network_leaves_loopback_alone(no_network: Path) -> None:
 
 
 def test_the_guard_ends_with_its_fixture() -> None:
-    assert socket.getaddrinfo(
-        "192.0.2.1", 9, type=socket.SOCK_STREAM
-    )  # a number: nothing is asked of a network
+    assert socket.getaddrinfo("192.0.2.1", 9, type=socket.SOCK_STREAM)  # a number: nothing is asked of a network

@@ -25,7 +25,9 @@ def main() -> int:
     call(f"tools/make_faces.py --out {FACES} --identities {IDENTITIES} --images {IMAGES} --size {SIZE}")
     call(f"tools/make_shards.py folder {FACES} --out {SHARDS} --split train=0.75,val=0.1,test=0.15")
     before = set(RUNS.glob("*"))
-    call("-m accelerate.commands.launch fastface/train.py --config configs/demo.yaml", shown="accelerate launch", skip=2)
+    call(
+        "-m accelerate.commands.launch fastface/train.py --config configs/demo.yaml", shown="accelerate launch", skip=2
+    )
     run = max(set(RUNS.glob("*")) - before)
     test = SHARDS / "test"
     call(f"fastface/evaluate.py --checkpoint {run} --images {test} --pairs 10000 --baselines --out {run}/test")
@@ -63,7 +65,7 @@ def closing(run: Path, seconds: float) -> str:
         lines.append(f"{name:<20}{m['acc']:>10.3f}{m['tar_1e-2']:>10.3f}{m['auc']:>8.3f}")
     lines += [
         "",
-        f"training      {summary['images_per_s']:,.0f} images/s, {summary['data_wait']:.1%} of the time waiting for data",
+        f"training      {summary['images_per_s']:,.0f} images/s, {summary['data_wait']:.1%} of it waiting for data",
         f"ONNX          differs from torch by {card['training']['onnx_difference']:.1e} (unit embeddings)",
         f"picture       {run / 'test' / 'verification.png'}",
         f"whole demo    {seconds / 60:.1f} minutes",

@@ -1,4 +1,4 @@
-"""python tools/import_weights.py KIND FILE --out RUN: foreign weights -> a run folder that evaluates, exports, fine-tunes."""
+"""python tools/import_weights.py KIND FILE --out RUN: foreign weights -> a run folder like any other."""
 
 import argparse
 import sys

@@ -88,10 +88,7 @@ def draw_identity(job: Job) -> list[dict[str, str]]:
         face = render(who, shot, job.size_px)
         (folder / f"{image:04d}.jpg").write_bytes(photograph(face, shot))
         row = {"path": f"{name}/{image:04d}.jpg"}
-        row |= {
-            key: f"{value:.2f}"
-            for key, value in zip(("x0", "y0", "x1", "y1"), face.box.tolist(), strict=True)
-        }
+        row |= {key: f"{value:.2f}" for key, value in zip(("x0", "y0", "x1", "y1"), face.box.tolist(), strict=True)}
         for point, (x, y) in zip(POINTS, face.landmarks.tolist(), strict=True):
             row |= {f"{point}_x": f"{x:.2f}", f"{point}_y": f"{y:.2f}"}
         rows.append(row | attributes(who, shot))
@@ -135,12 +132,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=int, default=20, help="pictures of each (default %(default)s)")
     parser.add_argument("--size", type=int, default=64, help="side of a picture in px (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="the population (default %(default)s)")
-    parser.add_argument(
-        "--first", type=int, default=0, help="number of the first person (default %(default)s)"
-    )
-    parser.add_argument(
-        "--sheet", type=Path, help=f"also write a contact sheet of {SHEET_IDENTITIES} x {SHEET_IMAGES}"
-    )
+    parser.add_argument("--first", type=int, default=0, help="number of the first person (default %(default)s)")
+    parser.add_argument("--sheet", type=Path, help=f"also write a contact sheet of {SHEET_IDENTITIES} x {SHEET_IMAGES}")
     parser.add_argument("--workers", type=int, default=_cores(), help="processes (default: all cores)")
     return parser
 

@@ -70,9 +70,7 @@ def read_header(data: bytes) -> Header:
     if width < 1 or height < 1:
         raise Rejected("bad-header", f"the header gives {width} x {height} px")
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise Rejected(
-            "too-large", f"{width} x {height} px; at most {MAX_PIXELS} px and {MAX_SIDE} px a side"
-        )
+        raise Rejected("too-large", f"{width} x {height} px; at most {MAX_PIXELS} px and {MAX_SIDE} px a side")
     if min(width, height) < MIN_SIDE:
         raise Rejected("too-small", f"{width} x {height} px; at least {MIN_SIDE} px a side")
     return header
@@ -137,9 +135,7 @@ def _jpeg(data: bytes) -> Header:
             break
         body, end = at + 4, at + 2 + (data[at + 2] << 8 | data[at + 3])
         if end < body or end > len(data):
-            raise Rejected(
-                "truncated" if end > body else "corrupt", f"JPEG segment at byte {at} ends at {end}"
-            )
+            raise Rejected("truncated" if end > body else "corrupt", f"JPEG segment at byte {at} ends at {end}")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             if frame is not None:
                 raise Rejected("corrupt", "two frame headers in one JPEG")

@@ -109,9 +109,7 @@ def _tar_images(path: Path, spec: ImageSpec) -> FileImages:
 class BytesImages:
     """Encoded pictures in memory, such as those of a pair file; nothing is known about persons."""
 
-    def __init__(
-        self, images: list[bytes], spec: ImageSpec | None = None, where: str = "the pair file"
-    ) -> None:
+    def __init__(self, images: list[bytes], spec: ImageSpec | None = None, where: str = "the pair file") -> None:
         self.where, self._images, self._spec = where, images, spec or ImageSpec()
         self.identities = np.arange(len(images), dtype=np.int64)
 
@@ -135,9 +133,7 @@ def open_images(path: str | Path, spec: ImageSpec | None = None) -> ShardImages 
     if path.is_file():
         return _tar_images(path, spec)
     if not path.is_dir():
-        raise ValueError(
-            f"{path} does not exist{nearest_path(path)}; give shards, a folder of pictures or a .tar."
-        )
+        raise ValueError(f"{path} does not exist{nearest_path(path)}; give shards, a folder of pictures or a .tar.")
     if (path / "meta.json").is_file() or any(path.glob("*/meta.json")):
         return ShardImages(Index.open(path))
     return _folder_images(path, spec)

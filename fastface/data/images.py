@@ -156,9 +156,7 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
     return image
 
 
-def _region(
-    width: int, height: int, spec: ImageSpec, box: np.ndarray | None
-) -> tuple[float, float, float, float]:
+def _region(width: int, height: int, spec: ImageSpec, box: np.ndarray | None) -> tuple[float, float, float, float]:
     """Compute the part x0 y0 x1 y1 to be kept of an upright image."""
     x0, y0, x1, y1 = 0.0, 0.0, float(width), float(height)
     if box is not None:
@@ -173,9 +171,7 @@ def _region(
         aspect = spec.size[0] / spec.size[1]
         across, down = min(across, down * aspect), min(down, across / aspect)
     if min(across, down) < MIN_SIDE:
-        raise Rejected(
-            "too-small", f"the part to keep is {across:.1f} x {down:.1f} px; at least {MIN_SIDE} a side"
-        )
+        raise Rejected("too-small", f"the part to keep is {across:.1f} x {down:.1f} px; at least {MIN_SIDE} a side")
     left, top = (x0 + x1 - across) / 2, (y0 + y1 - down) / 2
     return left, top, left + across, top + down
 

@@ -64,16 +64,12 @@ def check_margin(name: str, m: float, s: float, gradient: str) -> None:
     margin_function(name)
     limit = math.pi / 2 if name == "arcface" else 1.0
     if not 0.0 <= m < limit:
-        raise ValueError(
-            f"m {m} is outside [0, {limit:.4g}) for {name}; common values: arcface 0.5, cosface 0.4"
-        )
+        raise ValueError(f"m {m} is outside [0, {limit:.4g}) for {name}; common values: arcface 0.5, cosface 0.4")
     if not (s > 0.0 and math.isfinite(s)):
         raise ValueError(f"s {s} must be positive and finite; the usual scale is 64, or 30 for few classes")
     if gradient not in GRADIENTS:
         nearest = difflib.get_close_matches(gradient, GRADIENTS, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"gradient {gradient!r} is unknown; did you mean {nearest!r}? Known: {', '.join(GRADIENTS)}"
-        )
+        raise ValueError(f"gradient {gradient!r} is unknown; did you mean {nearest!r}? Known: {', '.join(GRADIENTS)}")
 
 
 def apply_margin(cosine: Tensor, name: str, m: float, gradient: str = "exact") -> Tensor:

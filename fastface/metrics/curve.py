@@ -12,9 +12,7 @@ import numpy as np
 
 from fastface.metrics.intervals import wilson
 
-RULE_OF_THIRTY = (
-    30  # fewer expected errors leave more than +-30 % at 90 % confidence (Doddington's rule of 30)
-)
+RULE_OF_THIRTY = 30  # fewer expected errors leave more than +-30 % at 90 % confidence (Doddington's rule of 30)
 
 
 class Curve(NamedTuple):
@@ -68,18 +66,14 @@ class Rates(NamedTuple):
     false_non_matches: int
 
 
-def check_scores(
-    scores: np.ndarray, same: np.ndarray, *, one_kind: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+def check_scores(scores: np.ndarray, same: np.ndarray, *, one_kind: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Return scores as they are but with every failure at -inf, and same as bool; both [N].
 
     Raises ValueError where shapes differ, no score is finite, or (unless `one_kind`) a kind of pair is missing.
     """
     scores, same = np.asarray(scores), np.asarray(same)
     if scores.ndim != 1 or scores.shape != same.shape:
-        raise ValueError(
-            f"scores {scores.shape} and same {same.shape} must be one list each, of equal length."
-        )
+        raise ValueError(f"scores {scores.shape} and same {same.shape} must be one list each, of equal length.")
     if not np.issubdtype(scores.dtype, np.floating):
         scores = scores.astype(np.float64)
     if same.dtype != bool and not np.isin(same, (0, 1)).all():
@@ -91,9 +85,7 @@ def check_scores(
         raise ValueError(f"Verification needs genuine and impostor pairs, but {what}; add {missing} pairs.")
     scores = np.where(np.isfinite(scores), scores, scores.dtype.type(-np.inf))
     if not np.isfinite(scores).any():
-        raise ValueError(
-            "No pair has a finite score: every embedding failed (zero or not finite); check the model."
-        )
+        raise ValueError("No pair has a finite score: every embedding failed (zero or not finite); check the model.")
     return scores, same
 
 
@@ -142,9 +134,7 @@ def rates(scores: np.ndarray, same: np.ndarray, threshold: float) -> Rates:
     return Rates(wrong / int((~same).sum()), missed / int(same.sum()), wrong, missed)
 
 
-def calibrate(
-    scores: np.ndarray, same: np.ndarray, targets: Sequence[float] = (1e-2, 1e-3)
-) -> list[Threshold]:
+def calibrate(scores: np.ndarray, same: np.ndarray, targets: Sequence[float] = (1e-2, 1e-3)) -> list[Threshold]:
     """Return for each target the smallest threshold T with FMR(T) <= target, and the TAR there.
 
     With impostor scores v in descending order and k = floor(target * M), T is the number just above v[k]

@@ -58,9 +58,7 @@ def make_folds(pairs: Pairs, identities: np.ndarray, num: int = NUM_FOLDS) -> np
     persons: `stratified_folds`.
     """
     same = np.asarray(pairs.same, dtype=bool)
-    _, persons = np.unique(
-        np.concatenate([identities[pairs.first], identities[pairs.second]]), return_inverse=True
-    )
+    _, persons = np.unique(np.concatenate([identities[pairs.first], identities[pairs.second]]), return_inverse=True)
     a, b = persons.reshape(2, -1)
     group = _components(a, b, len(same))[a]
     sizes = np.bincount(group)
@@ -82,9 +80,7 @@ def shared_identities(pairs: Pairs, identities: np.ndarray) -> int:
     """Count the pairs that show a person who is also seen in another fold."""
     if pairs.fold is None:
         raise ValueError("These pairs have no folds; make them with make_folds.")
-    _, persons = np.unique(
-        np.concatenate([identities[pairs.first], identities[pairs.second]]), return_inverse=True
-    )
+    _, persons = np.unique(np.concatenate([identities[pairs.first], identities[pairs.second]]), return_inverse=True)
     folds = np.concatenate([pairs.fold, pairs.fold])
     lowest, highest = np.full(persons.max() + 1, np.iinfo(np.int16).max), np.full(persons.max() + 1, -1)
     np.minimum.at(lowest, persons, folds)

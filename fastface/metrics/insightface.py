@@ -43,9 +43,7 @@ def grid_accuracy(distances: np.ndarray, same: np.ndarray, num_folds: int = 10) 
     return GridAccuracy(float(np.mean(accuracies)), float(np.std(accuracies)), accuracies, thresholds)
 
 
-def grid_val(
-    distances: np.ndarray, same: np.ndarray, target: float = 1e-3, num_folds: int = 10
-) -> Val | None:
+def grid_val(distances: np.ndarray, same: np.ndarray, target: float = 1e-3, num_folds: int = 10) -> Val | None:
     """Read the threshold at FAR = target by linear interpolation on the other folds, step 0.001.
 
     The original stops with an error on SciPy >= 1.9, because many grid points share one FAR; here each FAR
@@ -75,7 +73,5 @@ def _check(distances: np.ndarray, same: np.ndarray, num_folds: int) -> tuple[np.
     if distances.ndim != 1 or distances.shape != same.shape:
         raise ValueError(f"distances {distances.shape} and same {same.shape} must be lists of equal length.")
     if len(same) < num_folds or num_folds < 2:
-        raise ValueError(
-            f"compat insightface needs at least {num_folds} pairs for {num_folds} folds, not {len(same)}."
-        )
+        raise ValueError(f"compat insightface needs at least {num_folds} pairs for {num_folds} folds, not {len(same)}.")
     return np.where(np.isfinite(distances), distances, np.inf), same  # a failure is never accepted

@@ -16,6 +16,4 @@ def wilson(hits: int, total: int, confidence: float = 0.95) -> tuple[float, floa
     rate = hits / total
     centre = (rate + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * (rate * (1 - rate) / total + z * z / (4 * total * total)) ** 0.5
-    return (0.0 if hits == 0 else max(0.0, centre - half)), (
-        1.0 if hits == total else min(1.0, centre + half)
-    )
+    return (0.0 if hits == 0 else max(0.0, centre - half)), (1.0 if hits == total else min(1.0, centre + half))

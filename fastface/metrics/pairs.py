@@ -56,9 +56,7 @@ def read_pairs(path: str | Path) -> NamedPairs:
     """
     path = Path(path)
     try:
-        with open(
-            path, encoding="utf-8-sig", errors="surrogateescape", newline=""
-        ) as file:  # names: any bytes
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:  # names: any bytes
             lines = file.read().splitlines()
     except OSError as error:
         raise ValueError(f"The pairs file {path} cannot be read: {error.strerror}.") from None
@@ -81,9 +79,7 @@ def resolve_pairs(pairs: NamedPairs, images: Names, where: str = "the images") -
         there = {_stem(_plain(images.name(i))): i for i in range(min(len(images), 10_000))}
         near = difflib.get_close_matches(_stem(_plain(missing[0])), there, n=1) or list(there)[:1]
         like = f"; names there look like {images.name(there[near[0]])!r}" if near else ""
-        raise ValueError(
-            f"{len(missing)} of {len(wanted)} images are not in {where}, first {missing[0]!r}{like}."
-        )
+        raise ValueError(f"{len(missing)} of {len(wanted)} images are not in {where}, first {missing[0]!r}{like}.")
     first, second = (np.array([found[name] for name in names], dtype=np.int64) for names in pairs[:2])
     return Pairs(first, second, pairs.same, pairs.fold)
 
@@ -105,24 +101,18 @@ def write_pairs(path: str | Path, pairs: Pairs, name: Callable[[int], str]) -> N
 def _read_lfw(path: Path, lines: list[str]) -> NamedPairs:
     head = lines[0].split()
     if len(head) not in (1, 2) or not all(part.isdecimal() and int(part) > 0 for part in head):
-        raise ValueError(
-            f"{path} line 1: expected 'FOLDS N' or 'N' (or a csv header a,b,same), found {lines[0]!r}."
-        )
+        raise ValueError(f"{path} line 1: expected 'FOLDS N' or 'N' (or a csv header a,b,same), found {lines[0]!r}.")
     folds, num = (int(head[0]), int(head[1])) if len(head) == 2 else (1, int(head[0]))
     body = [(number, line) for number, line in enumerate(lines[1:], start=2) if line.strip()]
     if len(body) != 2 * folds * num:
-        raise ValueError(
-            f"{path} line 1 announces {2 * folds * num} pairs, but {len(body)} follow; get it whole."
-        )
+        raise ValueError(f"{path} line 1 announces {2 * folds * num} pairs, but {len(body)} follow; get it whole.")
     rows = [_lfw_row(path, number, line) for number, line in body]
     first, second, same = zip(*rows, strict=True)
     for k in range(folds):
         genuine = sum(same[2 * num * k : 2 * num * (k + 1)])
         if genuine != num:
             at = body[2 * num * k][0]
-            raise ValueError(
-                f"{path} line {at}: the {2 * num} pairs from here hold {genuine} genuine ones, not {num}."
-            )
+            raise ValueError(f"{path} line {at}: the {2 * num} pairs from here hold {genuine} genuine ones, not {num}.")
     fold = (np.arange(len(rows)) // (2 * num)).astype(np.int16) if folds > 1 else None
     return NamedPairs(list(first), list(second), np.array(same, dtype=bool), fold)
 
@@ -148,9 +138,7 @@ def _read_csv(path: Path, lines: list[str]) -> NamedPairs:
         if cell not in _COLUMNS:
             near = difflib.get_close_matches(cell, _COLUMNS, n=1)
             hint = f", perhaps you meant {near[0]!r}" if near else ""
-            raise ValueError(
-                f"{path} line 1: unknown column {cell!r}{hint}; expected a,b,same and maybe fold."
-            )
+            raise ValueError(f"{path} line 1: unknown column {cell!r}{hint}; expected a,b,same and maybe fold.")
     if len(set(columns)) < len(columns) or not {"a", "b", "same"} <= set(columns):
         raise ValueError(f"{path} line 1: expected the columns a,b,same and maybe fold, found {lines[0]!r}.")
     read = list(_csv_rows(path, rows, columns))
@@ -163,9 +151,7 @@ def _read_csv(path: Path, lines: list[str]) -> NamedPairs:
     return NamedPairs(list(first), list(second), np.array(same, dtype=bool), folds)
 
 
-def _csv_rows(
-    path: Path, rows: Iterable[list[str]], columns: list[str]
-) -> Iterator[tuple[str, str, bool, int]]:
+def _csv_rows(path: Path, rows: Iterable[list[str]], columns: list[str]) -> Iterator[tuple[str, str, bool, int]]:
     number = 1
     try:
         for cells in rows:
@@ -195,9 +181,7 @@ def _find_exact(wanted: list[str], images: Names) -> dict[str, int] | None:
         return None
     for extension in ("", ".jpg"):
         try:
-            return dict(
-                zip(wanted, find([_plain(name) + extension for name in wanted]).tolist(), strict=True)
-            )
+            return dict(zip(wanted, find([_plain(name) + extension for name in wanted]).tolist(), strict=True))
         except ValueError:
             continue
     return None

@@ -24,9 +24,7 @@ def format_report(results: Mapping[str, Figures]) -> str:
         raise ValueError("There are no results to print.")
     details = [result.details for result in results.values()]
     rows: list[list[str]] = [["", *results]]
-    rows.append(
-        ["pairs", *(f"{d['num_genuine']:,} genuine, {d['num_impostors']:,} impostor" for d in details)]
-    )
+    rows.append(["pairs", *(f"{d['num_genuine']:,} genuine, {d['num_impostors']:,} impostor" for d in details)])
     rows.append(["accuracy", *(_accuracy(result) for result in results.values())])
     rows.append(
         [
@@ -51,10 +49,7 @@ def format_report(results: Mapping[str, Figures]) -> str:
 def _align(rows: list[list[str]]) -> list[str]:
     cells = [[row[0], *(cell if cell[:1] == MARK else f"  {cell}" for cell in row[1:])] for row in rows]
     widths = [max(len(row[c]) for row in cells) for c in range(len(cells[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    ]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
 
 
@@ -71,9 +66,7 @@ def _figure(result: Figures, key: str, digits: int) -> str:
 
 def _targets(details: list[dict[str, Any]]) -> list[float]:
     points = [point for d in details for point in d["tar_at_far"]["points"]]
-    return sorted(
-        {p["target_fmr"] for p in points if p["supported"] or p["target_fmr"] in SHOWN}, reverse=True
-    )
+    return sorted({p["target_fmr"] for p in points if p["supported"] or p["target_fmr"] in SHOWN}, reverse=True)
 
 
 def _point(details: dict[str, Any], target: float) -> str:
@@ -92,25 +85,15 @@ def _failed(details: dict[str, Any]) -> int:
 def _notes(details: list[dict[str, Any]], marked: bool) -> list[str]:
     folds = sorted({len(d["accuracy"]["folds"]) for d in details})
     count = " or ".join(str(n) for n in folds)
-    notes = [
-        f"accuracy: mean of {count} folds, exact threshold chosen on the other folds; the highest of equals"
-    ]
+    notes = [f"accuracy: mean of {count} folds, exact threshold chosen on the other folds; the highest of equals"]
     if any("compat" in d for d in details):
-        notes = [
-            "accuracy: InsightFace's rule (squared distance, grid of 0.01); in brackets by exact thresholds"
-        ]
+        notes = ["accuracy: InsightFace's rule (squared distance, grid of 0.01); in brackets by exact thresholds"]
     notes.append(f"TAR: {details[0]['tar_at_far']['rule']}; errors/impostors behind it")
-    notes.append(
-        "[low, high]: 95 % Wilson interval, pairs taken as independent (persons recur, so it is the least)"
-    )
+    notes.append("[low, high]: 95 % Wilson interval, pairs taken as independent (persons recur, so it is the least)")
     if not all(d["num_genuine"] and d["num_impostors"] for d in details):
-        notes.append(
-            "-: these figures need both genuine and impostor pairs; accuracy on one kind says little"
-        )
+        notes.append("-: these figures need both genuine and impostor pairs; accuracy on one kind says little")
     if marked:
-        notes.append(
-            f"{MARK} unsupported: fewer than 30 impostor errors expected at this rate, so take it as a guess"
-        )
+        notes.append(f"{MARK} unsupported: fewer than 30 impostor errors expected at this rate, so take it as a guess")
     if any(_failed(d) for d in details):
         notes.append("failed pairs: a picture or embedding failed; genuine ones count as false non-matches")
         for d in details:

@@ -32,9 +32,7 @@ def sample_pairs(
     genuine, impostors = count_pairs(labels)
     if not genuine or not impostors:
         lacking = "two images of one person" if not genuine else "two persons"
-        raise ValueError(
-            f"Pairs cannot be drawn from {len(labels)} images: there are no {lacking} among them."
-        )
+        raise ValueError(f"Pairs cannot be drawn from {len(labels)} images: there are no {lacking} among them.")
     if num < 2:
         raise ValueError(f"num {num} must be at least 2: one genuine and one impostor pair.")
     want = [min(num // 2, genuine), min(num // 2, impostors)]
@@ -88,9 +86,7 @@ def _tables(labels: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return order, person_start, person_start - fold_start, fold_start
 
 
-def _draw(
-    rng: np.random.Generator, order: np.ndarray, start: np.ndarray, count: np.ndarray, num: int
-) -> np.ndarray:
+def _draw(rng: np.random.Generator, order: np.ndarray, start: np.ndarray, count: np.ndarray, num: int) -> np.ndarray:
     """Draw num distinct pairs (position p, partner start[p] + r, r < count[p]) uniformly; int64 [2, num]."""
     ends = np.cumsum(count)  # int64: 1e6 images have 5e11 pairs
     ranks = _distinct(rng, int(ends[-1]), num)

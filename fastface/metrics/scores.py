@@ -5,9 +5,7 @@ import numpy as np
 CHUNK = 16_384  # pairs at a time: 16,384 x 512 float64 take 64 MB a side
 
 
-def pair_scores(
-    rows: np.ndarray, first: np.ndarray, second: np.ndarray, mean: np.ndarray | None = None
-) -> np.ndarray:
+def pair_scores(rows: np.ndarray, first: np.ndarray, second: np.ndarray, mean: np.ndarray | None = None) -> np.ndarray:
     """Return the cosine of each pair of rows, float64 rounded to float32; NaN for rows without direction."""
     scores = np.empty(len(first), np.float32)
     for part in _chunks(len(first)):

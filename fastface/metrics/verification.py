@@ -187,15 +187,11 @@ def fold_loss(scores: np.ndarray, same: np.ndarray, folds: np.ndarray) -> float:
         row = row.astype(np.float64)
         finite = row[np.isfinite(row)]
         row = np.where(np.isfinite(row), row, finite.min())
-        row = (row - finite.mean()) / max(
-            float(finite.std()), 1e-12
-        )  # the unit in which the fit's weak prior is weak
+        row = (row - finite.mean()) / max(float(finite.std()), 1e-12)  # the unit in which the fit's weak prior is weak
         if np.unique(same[~held]).size < 2:
             losses[held] = np.log(2)
             continue
-        fit = LogisticRegression(class_weight="balanced", solver="newton-cholesky").fit(
-            row[~held, None], same[~held]
-        )
+        fit = LogisticRegression(class_weight="balanced", solver="newton-cholesky").fit(row[~held, None], same[~held])
         margin = fit.decision_function(row[held, None])
         losses[held] = np.logaddexp(0, np.where(same[held], -margin, margin))
     return float((losses[same].mean() + losses[~same].mean()) / 2)

@@ -56,9 +56,7 @@ class IResNet(Backbone):
         self.features = embedding_norm(embedding_size)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.normal_(
-                    module.weight, 0.0, 0.1
-                )  # InsightFace's initialisation; BatchNorm absorbs the scale
+                nn.init.normal_(module.weight, 0.0, 0.1)  # InsightFace's initialisation; BatchNorm absorbs the scale
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.prelu(self.bn1(self.conv1(images)))  # [B, 64, H, W]

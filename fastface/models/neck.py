@@ -36,13 +36,9 @@ class Backbone(nn.Module):
     def __init__(self, name: str, embedding_size: int, input_size: tuple[int, int]) -> None:
         super().__init__()
         if embedding_size < 1:
-            raise ValueError(
-                f"{name}: embedding_size is {embedding_size}; it must be at least 1 (512 is usual)"
-            )
+            raise ValueError(f"{name}: embedding_size is {embedding_size}; it must be at least 1 (512 is usual)")
         if len(input_size) != 2 or min(input_size) < 16:
-            raise ValueError(
-                f"{name}: input_size is {input_size}; give (width, height) of at least 16 px each"
-            )
+            raise ValueError(f"{name}: input_size is {input_size}; give (width, height) of at least 16 px each")
         self.name = name
         self.embedding_size = embedding_size
         self.input_size: tuple[int, int] = (input_size[0], input_size[1])

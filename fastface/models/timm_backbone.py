@@ -129,9 +129,7 @@ def unknown_name(name: str, ours: tuple[str, ...]) -> str:
     base = name.split(".")[0]
     nearest = difflib.get_close_matches(base, [*ours, *timm.list_models()], n=4, cutoff=0.4)
     hint = f"did you mean {' or '.join(nearest)}? " if nearest else ""
-    return (
-        f"backbone {name!r} is unknown; {hint}Known: {', '.join(ours)}, and every name of timm.list_models()"
-    )
+    return f"backbone {name!r} is unknown; {hint}Known: {', '.join(ours)}, and every name of timm.list_models()"
 
 
 def _create(name: str, input_size: tuple[int, int], small: bool, pretrained: bool) -> Any:
@@ -156,9 +154,7 @@ def _create(name: str, input_size: tuple[int, int], small: bool, pretrained: boo
     try:
         net: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
     except (TypeError, RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"timm cannot build {name!r} with {options}, pretrained={pretrained}: {error}"
-        ) from error
+        raise ValueError(f"timm cannot build {name!r} with {options}, pretrained={pretrained}: {error}") from error
     if small:
         _halve_first_stride(net)
     return net

@@ -17,9 +17,7 @@ from torch import Tensor
 
 from fastface.models.neck import Backbone
 
-MAX_BYTES = (
-    4 << 30
-)  # iresnet200 in float32 is 0.48 GB, ViT-L 1.2 GB, either with optimizer state three times that
+MAX_BYTES = 4 << 30  # iresnet200 in float32 is 0.48 GB, ViT-L 1.2 GB, either with optimizer state three times that
 MAX_TENSORS = 100_000
 # Keys under which training programs store the network in a checkpoint, tried in this order.
 WRAPPERS = (
@@ -52,9 +50,7 @@ RENAMES: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 
-def read_foreign(
-    path: str | Path, *, key: str | None = None, max_bytes: int = MAX_BYTES
-) -> dict[str, Tensor]:
+def read_foreign(path: str | Path, *, key: str | None = None, max_bytes: int = MAX_BYTES) -> dict[str, Tensor]:
     """Read the tensors of a .pt, .pth, .ckpt or .safetensors file, by name, on the CPU.
 
     A checkpoint that wraps the network ({"epoch": ..., "state_dict": ...}) is unwrapped by the usual keys;
@@ -72,9 +68,7 @@ def read_foreign(
     return _strip_prefixes(tensors)
 
 
-def load_backbone_weights(
-    backbone: Backbone, state: Mapping[str, Tensor], source: str | Path | None = None
-) -> None:
+def load_backbone_weights(backbone: Backbone, state: Mapping[str, Tensor], source: str | Path | None = None) -> None:
     """Copy `state` into `backbone`; every tensor must be there, with its shape, and none may be left over.
 
     Names of public implementations are translated where RENAMES knows them; counters that old BatchNorm files
@@ -103,9 +97,7 @@ def load_backbone_weights(
             f"{_first(shapes, 'of another shape')}. "
             "Check the network's name, embedding_size and input_size."
         )
-    broken = [
-        name for name, value in given.items() if value.is_floating_point() and not value.isfinite().all()
-    ]
+    broken = [name for name, value in given.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise ValueError(f"the weights{origin} hold {_first(broken, 'tensors with NaN or infinity')}")
     backbone.load_state_dict(given, strict=True)
@@ -155,9 +147,7 @@ def _unwrap(loaded: Any, key: str | None, path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} holds a {type(loaded).__name__} instead of named tensors")
     if key is not None:
         if not isinstance(loaded.get(key), Mapping):
-            raise ValueError(
-                f"{path} has no tensors under {key!r}; it has: {', '.join(map(str, list(loaded)[:20]))}"
-            )
+            raise ValueError(f"{path} has no tensors under {key!r}; it has: {', '.join(map(str, list(loaded)[:20]))}")
         return dict(loaded[key])
     if loaded and all(isinstance(value, Tensor) for value in loaded.values()):
         return dict(loaded)
@@ -165,9 +155,7 @@ def _unwrap(loaded: Any, key: str | None, path: Path) -> dict[str, Any]:
         if isinstance(loaded.get(wrapper), Mapping):
             return _unwrap(loaded[wrapper], None, path)
     keys = ", ".join(map(str, list(loaded)[:20])) or "nothing"
-    raise ValueError(
-        f"{path} holds no named tensors under {', '.join(WRAPPERS)}; it has: {keys}. Name one as `key`."
-    )
+    raise ValueError(f"{path} holds no named tensors under {', '.join(WRAPPERS)}; it has: {keys}. Name one as `key`.")
 
 
 def _checked(tensors: dict[str, Any], path: Path, max_bytes: int) -> dict[str, Tensor]:
@@ -178,9 +166,7 @@ def _checked(tensors: dict[str, Any], path: Path, max_bytes: int) -> dict[str, T
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ValueError(f"{path}: {name!r} is a {type(value).__name__}; only named tensors are accepted")
         if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
-            raise ValueError(
-                f"{path}: {name} is sparse, quantised or without data; only plain tensors are accepted"
-            )
+            raise ValueError(f"{path}: {name} is sparse, quantised or without data; only plain tensors are accepted")
         total += value.numel() * value.element_size()  # a view may claim more than the file holds
     if total > max_bytes:
         raise ValueError(f"{path}: its tensors need {total} bytes, more than the {max_bytes} allowed")

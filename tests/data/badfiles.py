@@ -46,9 +46,7 @@ def patch_frame(jpeg: bytes, **fields: int) -> bytes:
     at = jpeg.index(b"\xff\xc0")
     out = bytearray(jpeg)
     for name, value in fields.items():
-        offset, form = {"marker": (1, ">B"), "precision": (4, ">B"), "height": (5, ">H"), "width": (7, ">H")}[
-            name
-        ]
+        offset, form = {"marker": (1, ">B"), "precision": (4, ">B"), "height": (5, ">H"), "width": (7, ">H")}[name]
         struct.pack_into(form, out, at + offset, value)
     return bytes(out)
 

@@ -250,9 +250,7 @@ def hostile_tar(path: Path) -> None:
     """Write one good image among members that unpacking would put elsewhere."""
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
 
-        def add(
-            name: str, kind: bytes = tarfile.REGTYPE, data: bytes = JPEG, link: str = "", **pax: str
-        ) -> None:
+        def add(name: str, kind: bytes = tarfile.REGTYPE, data: bytes = JPEG, link: str = "", **pax: str) -> None:
             info = tarfile.TarInfo(name)
             info.type, info.linkname, info.pax_headers = kind, link, pax
             info.size = len(data) if kind == tarfile.REGTYPE else 0
@@ -380,16 +378,12 @@ def test_mutated_images_are_read_or_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["a.tar", "a.rec", "scan.rec", "a.idx", "a.bin", "old.bin", "a.csv"])
 def test_mutated_datasets_are_read_or_refused(tmp_path: Path, name: str) -> None:
     fill(tmp_path / "in", ["a/1.jpg", "b/2.jpg"])
-    write_rec(
-        tmp_path / "a.rec", [record([5.0, 7.0], b""), *[record(float(k), b"im%d" % k) for k in range(4)]]
-    )
+    write_rec(tmp_path / "a.rec", [record([5.0, 7.0], b""), *[record(float(k), b"im%d" % k) for k in range(4)]])
     write_rec(tmp_path / "scan.rec", [record(float(k), b"im%d" % k) for k in range(3)], index=False)
     arrays = [np.frombuffer(b"abc%d" % k, np.uint8) for k in range(4)]
     (tmp_path / "a.bin").write_bytes(pickle.dumps((arrays, [True, False]), protocol=3))
     (tmp_path / "old.bin").write_bytes(pickle.dumps(([b"a", b"bc"], [np.bool_(True)]), protocol=1))
-    (tmp_path / "a.csv").write_text(
-        "path,label,x0,y0,x1,y1,age\nin/a/1.jpg,a,0,0,9,9,3\nin/b/2.jpg,b,0,0,9,9,4\n"
-    )
+    (tmp_path / "a.csv").write_text("path,label,x0,y0,x1,y1,age\nin/a/1.jpg,a,0,0,9,9,3\nin/b/2.jpg,b,0,0,9,9,4\n")
     make_tar(tmp_path / "a.tar", tmp_path / "in")
     kind = {"tar": "folder", "rec": "rec", "idx": "rec", "bin": "bin", "csv": "list"}[name.split(".")[1]]
     target = tmp_path / "a.rec" if name == "a.idx" else tmp_path / name

@@ -70,9 +70,7 @@ def test_odd_files_that_fit_keep_their_bytes_and_the_rest_are_encoded(odd: dict[
         assert (header.format, header.orientation) == ("jpeg", 1), name
         assert (header.width, header.height) == (prepared.width, prepared.height), name
         error = np.abs(decode_jpeg(prepared.data).astype(int) - load_rgb(data)).mean()
-        assert error < (
-            0.01 if prepared.kept else 3 if "palette" in name else 30 if "one-bit" in name else 2.5
-        ), name
+        assert error < (0.01 if prepared.kept else 3 if "palette" in name else 30 if "one-bit" in name else 2.5), name
 
 
 def test_every_bad_file_is_refused_for_its_reason(tmp_path: Path) -> None:
@@ -143,9 +141,7 @@ def test_cmyk_is_the_product_of_what_colour_and_black_let_through() -> None:
     assert np.abs(image[:, 9:] - (127, 0, 127)).max() <= 4
 
 
-def slow_resize(
-    image: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]
-) -> np.ndarray:
+def slow_resize(image: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
     """Resize by the triangle filter of antialiased bilinear scaling, one output pixel at a time."""
 
     def weights(low: float, high: float, count: int, length: int) -> np.ndarray:
@@ -186,9 +182,7 @@ def test_cut_and_resize_agree_with_a_slow_loop(
     found = load_rgb(data, spec, None if box is None else np.array(box, np.float32))
     assert spec.size is not None
     assert found.shape == (spec.size[1], spec.size[0], 3)
-    assert (
-        np.abs(found - slow_resize(image, region, spec.size)).max() <= 1.01
-    )  # Pillow rounds after each axis
+    assert np.abs(found - slow_resize(image, region, spec.size)).max() <= 1.01  # Pillow rounds after each axis
 
 
 def test_without_size_the_part_is_copied() -> None:

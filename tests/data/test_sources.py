@@ -109,9 +109,7 @@ def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
 
 
 def test_train_and_val_folders_are_two_sources(tmp_path: Path) -> None:
-    fill(
-        tmp_path, ["train/b/1.jpg", "train/a/1.jpg", "validation/b/2.jpg", "train/x.jpg", "validation/y.txt"]
-    )
+    fill(tmp_path, ["train/b/1.jpg", "train/a/1.jpg", "validation/b/2.jpg", "train/x.jpg", "validation/y.txt"])
     sources = open_source("folder", tmp_path)
     assert {split: names_of(source) for split, source in sources.items()} == {
         "train": ["train/a/1.jpg", "train/b/1.jpg"],
@@ -305,9 +303,7 @@ def test_pair_files_of_every_protocol_and_kind(tmp_path: Path, protocol: int, ki
 def test_pair_files_of_python_2(tmp_path: Path) -> None:
     """Protocol 2 as Python 2 wrote it: images are BINSTRING, the list of flags NEWTRUE and NEWFALSE."""
     blobs = [JPEG, b"\xff\x00'\n\\"]
-    body = b"".join(
-        b"T" + struct.pack("<i", len(blob)) + blob + b"q" + bytes([k + 2]) for k, blob in enumerate(blobs)
-    )
+    body = b"".join(b"T" + struct.pack("<i", len(blob)) + blob + b"q" + bytes([k + 2]) for k, blob in enumerate(blobs))
     data = b"\x80\x02]q\x01(" + body + b"e]q\x09(\x88e\x86q\x0a."
     assert pickle.loads(data, encoding="bytes") == (blobs, [True])  # the file is what it claims to be
     (tmp_path / "py2.bin").write_bytes(data)
@@ -383,15 +379,10 @@ def test_split_by_identity_depends_on_names_and_seed_alone(tmp_path: Path) -> No
     order = sorted(source.classes, key=lambda name: blake2b(f"5:{name}".encode(), digest_size=16).hexdigest())
     assert parts["train"].classes == sorted(order[:14])
     assert parts["test"].classes == sorted(order[18:]) == ["p05", "p08"]
-    backwards = split_by_identity(
-        subset(source, np.arange(40)[::-1]), {"train": 0.7, "val": 0.2, "test": 0.1}, seed=5
-    )
+    backwards = split_by_identity(subset(source, np.arange(40)[::-1]), {"train": 0.7, "val": 0.2, "test": 0.1}, seed=5)
     assert all(backwards[name].classes == part.classes for name, part in parts.items())
     other = split_by_identity(source, {"train": 0.7, "val": 0.3}, seed=6)
-    assert (
-        other["train"].classes
-        != split_by_identity(source, {"train": 0.7, "val": 0.3}, seed=5)["train"].classes
-    )
+    assert other["train"].classes != split_by_identity(source, {"train": 0.7, "val": 0.3}, seed=5)["train"].classes
     images = split_by_identity(source, {"a": 0.5, "b": 0.5}, seed=1, by="image")
     assert [len(part) for part in images.values()] == [20, 20]
     assert sorted(name for part in images.values() for name in names_of(part)) == names_of(source)

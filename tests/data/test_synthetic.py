@@ -71,9 +71,7 @@ def test_noise_has_the_stated_spread():
     shot = _plain(who, blur=0.0, motion=0.0, noise=6.0, quality=100)
     grey = render(who, shot, 64)._replace(image=np.full((64, 64, 3), 128, np.uint8))
     noisy = np.asarray(Image.open(io.BytesIO(photograph(grey, shot))), float)
-    assert (
-        abs(noisy[..., 1].std() - 6.0) < 0.8
-    )  # green carries most of the luma, which JPEG keeps at full resolution
+    assert abs(noisy[..., 1].std() - 6.0) < 0.8  # green carries most of the luma, which JPEG keeps at full resolution
 
 
 @pytest.mark.parametrize("pose", POSES)
@@ -113,9 +111,7 @@ def test_mouth_landmarks_lie_at_the_ends_of_the_drawn_lips(pose):
     who = dataclasses.replace(Identity.draw(0, 4), moustache=0.0, beard=0.0)
     shot = _plain(who, yaw=pose[0], pitch=pose[1], roll=pose[2], smile=0.6)
     marked = render(dataclasses.replace(who, lip=(0.0, 0.0, 1.0)), shot, 128)
-    change = np.abs(
-        marked.image.astype(float) - render(dataclasses.replace(who, lip=(1.0, 0.0, 0.0)), shot, 128).image
-    )
+    change = np.abs(marked.image.astype(float) - render(dataclasses.replace(who, lip=(1.0, 0.0, 0.0)), shot, 128).image)
     rows, columns = np.nonzero(change.sum(axis=2) > 60)
     points = np.stack([columns, rows], axis=1) + 0.5
     left, right = marked.landmarks[3:]
@@ -169,9 +165,7 @@ def test_landmarks_stay_in_the_box_and_the_picture():
 @pytest.mark.parametrize("pose", POSES)
 def test_a_mirrored_shot_mirrors_the_face(pose):
     # Without a parting, moles, stray strands and the shadow that hair and light throw, a head is symmetric.
-    who = dataclasses.replace(
-        Identity.draw(0, 2), part=0.0, moles=(), freckles=0.0, hair_style="bald", beard=0.0
-    )
+    who = dataclasses.replace(Identity.draw(0, 2), part=0.0, moles=(), freckles=0.0, hair_style="bald", beard=0.0)
     shot = _plain(who, yaw=pose[0], pitch=pose[1], roll=pose[2], x=0.52, light_x=0.4, gaze_x=0.3)
     turned = dataclasses.replace(shot, yaw=-shot.yaw, roll=-shot.roll, x=0.48, light_x=-0.4, gaze_x=-0.3)
     a, b = render(who, shot, 64), render(who, turned, 64)
@@ -237,13 +231,9 @@ def test_tool_writes_the_same_bytes_for_any_number_of_workers(tmp_path):
     common = ("--images", 4, "--size", 48, "--seed", 5)
     for workers in (1, 3):
         out = tmp_path / str(workers)
-        done = _tool(
-            "--out", out, "--identities", 3, "--workers", workers, "--sheet", tmp_path / "sheet.png", *common
-        )
+        done = _tool("--out", out, "--identities", 3, "--workers", workers, "--sheet", tmp_path / "sheet.png", *common)
         assert done.returncode == 0, done.stderr
-    one, three = (
-        {p.relative_to(d): p.read_bytes() for p in d.rglob("*.*")} for d in (tmp_path / "1", tmp_path / "3")
-    )
+    one, three = ({p.relative_to(d): p.read_bytes() for p in d.rglob("*.*")} for d in (tmp_path / "1", tmp_path / "3"))
     assert one == three
     assert len(one) == 13
     with open(tmp_path / "1/landmarks.csv", encoding="utf-8") as file:
@@ -273,9 +263,4 @@ def test_tool_continues_a_population_and_refuses_to_overwrite(tmp_path):
 
 def test_drawing_needs_no_torch():
     code = "import sys, fastface.data.synthetic; sys.exit('torch' in sys.modules)"
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONPATH": "."}
-        ).returncode
-        == 0
-    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONPATH": "."}).returncode == 0

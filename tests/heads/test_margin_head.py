@@ -40,9 +40,7 @@ def loop_loss(x: Rows, centres: Rows, labels: list[int], name: str, m: float, s:
     return total / len(labels)
 
 
-def surrogate_loss(
-    x: Rows, centres: Rows, labels: list[int], name: str, m: float, s: float, at: list[float]
-) -> float:
+def surrogate_loss(x: Rows, centres: Rows, labels: list[int], name: str, m: float, s: float, at: list[float]) -> float:
     """Compute the same with the target logit linear in its cosine, slope s, around the margins `at`."""
     total = 0.0
     for i, (row, label) in enumerate(zip(x, labels, strict=True)):

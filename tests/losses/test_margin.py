@@ -34,9 +34,7 @@ def test_value_and_gradient_equal_the_angle_formula(name: str, m: float, gradien
     for i, value in enumerate(ORDINARY):
         expected, derivative = reference(name, value, m)
         assert hardened[i].item() == pytest.approx(expected, abs=1e-12)
-        assert cosine.grad[i].item() == pytest.approx(
-            1.0 if gradient == "straight_through" else derivative, rel=1e-9
-        )
+        assert cosine.grad[i].item() == pytest.approx(1.0 if gradient == "straight_through" else derivative, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", MARGINS)

@@ -21,9 +21,7 @@ def test_blocks_of_lfw_are_found() -> None:
 
 def test_sorted_pairs_spread_both_kinds_over_all_folds() -> None:
     folds = stratified_folds(np.arange(1000) < 500)
-    assert [(int((folds[:500] == k).sum()), int((folds[500:] == k).sum())) for k in range(10)] == [
-        (50, 50)
-    ] * 10
+    assert [(int((folds[:500] == k).sum()), int((folds[500:] == k).sum())) for k in range(10)] == [(50, 50)] * 10
 
 
 @pytest.mark.parametrize(("genuine", "impostors"), [(1, 1), (1, 3), (3, 2), (5, 40)])

@@ -68,9 +68,7 @@ def test_errors_of_a_pairs_txt_name_the_line(tmp_path: Path, lines: list[str], m
 
 def test_csv_goes_there_and_back(tmp_path: Path) -> None:
     names = Named("x, y/1.jpg", 'q"uote/2.jpg', "é/3.jpg", "\udce9/4.jpg")
-    pairs = Pairs(
-        np.array([0, 2]), np.array([1, 3]), np.array([True, False]), np.array([0, 1], dtype=np.int16)
-    )
+    pairs = Pairs(np.array([0, 2]), np.array([1, 3]), np.array([True, False]), np.array([0, 1], dtype=np.int16))
     for given in (pairs, pairs._replace(fold=None)):
         write_pairs(tmp_path / "pairs.csv", given, names.name)
         found = resolve_pairs(read_pairs(tmp_path / "pairs.csv"), names)
@@ -131,9 +129,7 @@ def test_the_extension_decides_where_it_must(tmp_path: Path) -> None:
 
 def test_missing_images_are_counted_and_the_nearest_named(tmp_path: Path) -> None:
     path = lfw_file(tmp_path / "pairs.csv", "a,b,same", "Ann/1,Bob/1,0", "Ann/1,Cid/1,0")
-    with pytest.raises(
-        ValueError, match=r"2 of 3 images are not in X, first 'Bob/1'; .* look like 'Rob/1.jpg'"
-    ):
+    with pytest.raises(ValueError, match=r"2 of 3 images are not in X, first 'Bob/1'; .* look like 'Rob/1.jpg'"):
         resolve_pairs(read_pairs(path), Named("Ann/1.jpg", "Rob/1.jpg"), "X")
 
 

@@ -23,9 +23,7 @@ from tests.metrics.golden_pairs import golden_pairs
 FOLDS_OF_INSIGHTFACE = [0.99, 0.995, 0.996667, 0.998333, 0.995, 0.993333, 0.993333, 0.991667, 1.0, 0.993333]
 
 
-def scored(
-    seed: int, num: int = 60, *, levels: int = 12, dtype: type = np.float64
-) -> tuple[np.ndarray, np.ndarray]:
+def scored(seed: int, num: int = 60, *, levels: int = 12, dtype: type = np.float64) -> tuple[np.ndarray, np.ndarray]:
     """Draw pairs whose scores fall on few levels, so that ties abound."""
     rng = np.random.default_rng(seed)
     same = rng.random(num) < 0.5
@@ -85,9 +83,7 @@ def test_eer_is_where_the_rates_are_closest(seed: int) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("target", [0.5, 0.29, 0.1, 0.04, 1e-3])
-def test_calibration_finds_the_smallest_threshold_that_keeps_the_target(
-    seed: int, target: float, dtype: type
-) -> None:
+def test_calibration_finds_the_smallest_threshold_that_keeps_the_target(seed: int, target: float, dtype: type) -> None:
     scores, same = scored(seed, dtype=dtype)
     point = calibrate(scores, same, (target,))[0]
 
@@ -152,9 +148,7 @@ def test_the_threshold_is_chosen_without_the_fold_it_judges() -> None:
     same = np.array([False, True, True, False])
     found = fold_accuracy(scores, same, np.array([0, 0, 1, 1], dtype=np.int16))
     assert found.folds[1] == 0.0
-    assert (
-        verification(scores, same, np.array([0, 0, 1, 1])).details["accuracy_optimistic"]["acc_best"] == 0.5
-    )
+    assert verification(scores, same, np.array([0, 0, 1, 1])).details["accuracy_optimistic"]["acc_best"] == 0.5
 
 
 def test_a_row_of_scores_for_each_fold_is_used_as_that_fold_sees_it() -> None:

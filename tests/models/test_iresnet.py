@@ -36,9 +36,7 @@ def expected_names(depths: tuple[int, ...]) -> set[str]:
             at = f"layer{stage}.{block}."
             names |= {at + "conv1.weight", at + "conv2.weight", at + "prelu.weight"}
             names |= {f"{at}{bn}.{part}" for bn in ("bn1", "bn2", "bn3") for part in norm}
-        names |= {f"layer{stage}.0.downsample.0.weight"} | {
-            f"layer{stage}.0.downsample.1.{part}" for part in norm
-        }
+        names |= {f"layer{stage}.0.downsample.0.weight"} | {f"layer{stage}.0.downsample.1.{part}" for part in norm}
     return names
 
 
@@ -49,9 +47,7 @@ def test_names_are_those_of_arcface_torch(name: str, depths: tuple[int, ...]) ->
     assert set(network.state_dict()) == expected_names(depths)
 
 
-@pytest.mark.parametrize(
-    ("input_size", "cells"), [((112, 112), 49), ((96, 112), 42), ((64, 64), 16), ((100, 130), 63)]
-)
+@pytest.mark.parametrize(("input_size", "cells"), [((112, 112), 49), ((96, 112), 42), ((64, 64), 16), ((100, 130), 63)])
 def test_linear_layer_sees_the_last_map(input_size: tuple[int, int], cells: int) -> None:
     with torch.device("meta"):
         network = build_backbone("iresnet18", input_size=input_size, embedding_size=32)
@@ -70,9 +66,7 @@ def test_initialisation_and_frozen_scale() -> None:
     frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
     assert frozen == ["features.weight"]
     assert torch.equal(network.state_dict()["features.weight"], torch.ones(16))
-    assert {m.eps for m in network.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)} == {
-        1e-5
-    }
+    assert {m.eps for m in network.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)} == {1e-5}
 
 
 def test_block_follows_the_published_order() -> None:
@@ -108,9 +102,7 @@ def test_last_layers_stay_in_float32_under_autocast() -> None:
     torch.manual_seed(0)
     network = build_backbone("iresnet18", input_size=(32, 32), embedding_size=16).eval()
     seen = {}
-    network.get_submodule("fc").register_forward_hook(
-        lambda m, i, o: seen.update(inputs=i[0].dtype, outputs=o.dtype)
-    )
+    network.get_submodule("fc").register_forward_hook(lambda m, i, o: seen.update(inputs=i[0].dtype, outputs=o.dtype))
     network.get_submodule("layer4").register_forward_hook(lambda m, i, o: seen.update(body=o.dtype))
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         embedding = network(torch.randn(2, 3, 32, 32))

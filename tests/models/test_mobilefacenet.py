@@ -21,9 +21,7 @@ def test_parameters_and_work() -> None:
     assert count_gmacs(square) == pytest.approx(0.221, abs=0.001)  # the paper's 221 million
 
 
-@pytest.mark.parametrize(
-    ("input_size", "kernel"), [((112, 112), (7, 7)), ((96, 112), (7, 6)), ((64, 64), (4, 4))]
-)
+@pytest.mark.parametrize(("input_size", "kernel"), [((112, 112), (7, 7)), ((96, 112), (7, 6)), ((64, 64), (4, 4))])
 def test_global_convolution_covers_the_last_map(input_size: tuple[int, int], kernel: tuple[int, int]) -> None:
     with torch.device("meta"):
         network = build_backbone("mobilefacenet", embedding_size=20, input_size=input_size)
@@ -47,9 +45,7 @@ def test_last_convolution_stays_in_float32_under_autocast() -> None:
     assert seen == {"body": torch.bfloat16}
 
 
-@pytest.mark.skipif(
-    "FASTFACE_TEST_DATA" not in os.environ, reason="FASTFACE_TEST_DATA is not set: no public weights"
-)
+@pytest.mark.skipif("FASTFACE_TEST_DATA" not in os.environ, reason="FASTFACE_TEST_DATA is not set: no public weights")
 def test_public_weights_load_strictly() -> None:
     path = Path(os.environ["FASTFACE_TEST_DATA"]) / "weights/mobilefacenet_128d/068.ckpt"
     state = read_foreign(path)

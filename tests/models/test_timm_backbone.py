@@ -46,9 +46,7 @@ def test_last_map_is_7x7_at_112(name: str) -> None:
     with torch.device("meta"):
         assert network(torch.zeros(2, 3, 112, 112)).shape == (2, 24)
     if MAPS[name] is not None:
-        assert count_gmacs(network) - network.neck.fc.weight.numel() / 1e9 == pytest.approx(
-            MAPS[name], rel=0.08
-        )
+        assert count_gmacs(network) - network.neck.fc.weight.numel() / 1e9 == pytest.approx(MAPS[name], rel=0.08)
 
 
 def test_keep_leaves_the_stem_and_gives_4x4() -> None:

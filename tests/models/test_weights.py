@@ -177,9 +177,7 @@ def test_differences_are_listed(network: Backbone) -> None:
         load_backbone_weights(network, state, "some.pth")
     message = str(caught.value)
     missing = [name for name in gone if not name.endswith("num_batches_tracked")]
-    assert message.startswith(
-        "the weights of some.pth do not fit mobilefacenet (embedding_size 8, input 32x32): "
-    )
+    assert message.startswith("the weights of some.pth do not fit mobilefacenet (embedding_size 8, input 32x32): ")
     assert f" {len(missing)} missing: " in message
     assert all(name in message for name in missing[:5])
     assert all(name not in message for name in missing[5:])

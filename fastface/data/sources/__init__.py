@@ -177,17 +177,14 @@ def _read_class_file(path: Path, classes: set[str]) -> list[str]:
     if missing:
         hint = nearest(missing[0], classes)
         raise ValueError(
-            f"{path}: {len(missing)} of {len(names)} names are no classes of the input, "
-            f"first {missing[0]!r}{hint}"
+            f"{path}: {len(missing)} of {len(names)} names are no classes of the input, first {missing[0]!r}{hint}"
         )
     if not names:
         raise ValueError(f"{path} holds no class names; write one per line")
     return names
 
 
-def include_exclude(
-    source: Source, include_file: str | Path | None, exclude_file: str | Path | None
-) -> Source:
+def include_exclude(source: Source, include_file: str | Path | None, exclude_file: str | Path | None) -> Source:
     """Keep the classes named in one file and drop those named in another; either may be None."""
     wanted, classes = np.ones(len(source.classes), bool), set(source.classes)
     if include_file is not None:
@@ -239,9 +236,7 @@ def split_by_identity(
     parts: dict[str, Source] = {}
     for part, first, last in zip(fractions, [0, *cuts[:-1]], cuts, strict=True):
         if first == last:
-            raise ValueError(
-                f"part {part!r} of {fractions} gets none of {len(names)} {noun}; raise its fraction"
-            )
+            raise ValueError(f"part {part!r} of {fractions} gets none of {len(names)} {noun}; raise its fraction")
         chosen = np.zeros(len(names), bool)
         chosen[order[first:last]] = True
         parts[part] = subset(source, np.flatnonzero(chosen[source.labels] if by == "identity" else chosen))

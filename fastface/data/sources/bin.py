@@ -39,9 +39,7 @@ class BinSource:
         self.boxes: np.ndarray | None = None
         self.skipped: list[tuple[str, str]] = []
         self.ordered = True
-        folds = np.repeat(
-            range(NUM_FOLDS), [len(part) for part in np.array_split(np.arange(num_pairs), NUM_FOLDS)]
-        )
+        folds = np.repeat(range(NUM_FOLDS), [len(part) for part in np.array_split(np.arange(num_pairs), NUM_FOLDS)])
         self.pairs: list[tuple[str, str, bool, int]] | None = [
             (self.name(2 * i), self.name(2 * i + 1), bool(same[i]), int(folds[i])) for i in range(num_pairs)
         ]
@@ -138,9 +136,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         key = f"{module} {name}"
         if key not in self._table:
-            raise ValueError(
-                f"it names the global {f'{module}.{name}'[:200]!r}, which a pair file does not need"
-            )
+            raise ValueError(f"it names the global {f'{module}.{name}'[:200]!r}, which a pair file does not need")
         return self._table[key]
 
     def _encode(self, text: Any, encoding: Any) -> bytes:
@@ -217,9 +213,7 @@ class _Array(_Inert):
         sides = shape if isinstance(shape, tuple) else (shape,)
         if not isinstance(dtype, _Dtype) or not isinstance(data, bytes | bytearray):
             raise ValueError("a numpy array of other than plain bytes")
-        if not 1 <= len(sides) <= 32 or any(
-            type(side) is not int or not 0 <= side <= len(data) for side in sides
-        ):
+        if not 1 <= len(sides) <= 32 or any(type(side) is not int or not 0 <= side <= len(data) for side in sides):
             raise ValueError(f"a numpy array whose shape does not fit its {len(data)} bytes")
         if math.prod(sides) * _KINDS[dtype.kind] != len(data):
             raise ValueError(f"a numpy array of shape {sides} that has {len(data)} bytes")

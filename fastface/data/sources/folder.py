@@ -81,9 +81,7 @@ class FolderSource:
             self._file = os.open(self._root, os.O_RDONLY)
         data = os.pread(self._file, size, int(self._offsets[i]))
         if len(data) != size:
-            raise ValueError(
-                f"{self._root}: {self.name(i)} has {len(data)} of {size} bytes; did the file change?"
-            )
+            raise ValueError(f"{self._root}: {self.name(i)} has {len(data)} of {size} bytes; did the file change?")
         return data
 
 
@@ -140,9 +138,7 @@ def _splits(path: Path, names: list[str]) -> dict[str, str]:
     extra = sorted(tops - set(found))
     if extra:
         listed = ", ".join(map(printable, extra[:3]))
-        raise ValueError(
-            f"{path} has {' and '.join(found)} beside {len(extra)} other folders ({listed}); move them"
-        )
+        raise ValueError(f"{path} has {' and '.join(found)} beside {len(extra)} other folders ({listed}); move them")
     if len(set(found.values())) < len(found):
         raise ValueError(f"{path} has several folders for one split: {', '.join(found)}; keep one of each")
     return found
@@ -210,9 +206,7 @@ def _scan_tar(path: Path) -> _Scan:
             if name in found:
                 scan.skipped.append((name, "duplicate-name"))
             found[name] = member
-    scan.names = sorted(
-        found, key=lambda name: name.replace("/", "\0")
-    )  # the order in which _walk finds them
+    scan.names = sorted(found, key=lambda name: name.replace("/", "\0"))  # the order in which _walk finds them
     scan.offsets = array("q", (found[name].offset for name in scan.names))
     scan.sizes = array("q", (found[name].size for name in scan.names))
     return scan
@@ -226,7 +220,5 @@ def _warn_of_equal_looks(classes: list[str], root: Path) -> None:
             continue
         other = seen.setdefault(unicodedata.normalize("NFC", name), name)
         if other != name:
-            text = (
-                f"{root}: two folders are both shown as {printable(name)!r} (composed and decomposed accents)"
-            )
+            text = f"{root}: two folders are both shown as {printable(name)!r} (composed and decomposed accents)"
             warnings.warn(f"{text}; they count as two persons, rename one if they are one", stacklevel=4)

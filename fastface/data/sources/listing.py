@@ -17,9 +17,7 @@ _INTEGER = re.compile(r"[+-]?\d{1,18}")
 class ListSource:
     """Images by a csv; a name is the path written there, with #2, #3 ... where several boxes share it."""
 
-    def __init__(
-        self, root: Path, paths: list[str], persons: list[str], columns: dict[str, np.ndarray]
-    ) -> None:
+    def __init__(self, root: Path, paths: list[str], persons: list[str], columns: dict[str, np.ndarray]) -> None:
         self._root, self._paths = str(root), Names(paths)
         names = _numbered(paths)
         self._names = self._paths if names is paths else Names(names)
@@ -59,20 +57,14 @@ def open_list(path: Path, root: Path | None = None) -> ListSource:
     for line, row in rows:
         name, person = row[at["path"]].replace("\\", "/"), row[at["label"]]
         if not name or not person or any(ord(c) < 32 for c in name + person):
-            raise ValueError(
-                f"{path} line {line}: path {name!r} and label {person!r} must be plain text, not empty"
-            )
+            raise ValueError(f"{path} line {line}: path {name!r} and label {person!r} must be plain text, not empty")
         if name in seen and "x0" not in at:
-            raise ValueError(
-                f"{path} line {line}: {name!r} was on line {seen[name]} already; remove one, or add boxes"
-            )
+            raise ValueError(f"{path} line {line}: {name!r} was on line {seen[name]} already; remove one, or add boxes")
         seen[name] = line
         paths.append(name)
         persons.append(person)
     if not any(os.path.exists(os.path.join(root, name)) for name in paths[:100]):
-        raise ValueError(
-            f"{path}: none of the first {len(paths[:100])} paths exists below {root}, as {paths[0]!r}"
-        )
+        raise ValueError(f"{path}: none of the first {len(paths[:100])} paths exists below {root}, as {paths[0]!r}")
     columns = {name: _column(path, name, rows, k) for name, k in at.items() if name not in ("path", "label")}
     return ListSource(root, paths, persons, columns)
 
@@ -93,18 +85,14 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         _check_header(path, header)
         rows = rows[1:]
     elif len(header) > 2:
-        raise ValueError(
-            f"{path} line 1 has {len(header)} columns; name them in a first line: path,label,x0,..."
-        )
+        raise ValueError(f"{path} line 1 has {len(header)} columns; name them in a first line: path,label,x0,...")
     else:
         header = ["path", "label"]
     if not rows:
         raise ValueError(f"{path} lists no images; write path,label lines")
     for line, cells in rows:
         if len(cells) != len(header):
-            raise ValueError(
-                f"{path} line {line}: {len(cells)} columns, expected {len(header)} ({','.join(header)})"
-            )
+            raise ValueError(f"{path} line {line}: {len(cells)} columns, expected {len(header)} ({','.join(header)})")
     return header, rows
 
 
@@ -114,9 +102,7 @@ def _check_header(path: Path, header: list[str]) -> None:
             raise ValueError(f"{path} line 1: no column {needed!r}{nearest(needed, header)}")
     for name in header:
         if header.count(name) > 1 or name in _TAKEN - {"label"} or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            raise ValueError(
-                f"{path} line 1: column {name!r} is repeated, reserved or not a plain name; rename it"
-            )
+            raise ValueError(f"{path} line 1: column {name!r} is repeated, reserved or not a plain name; rename it")
     found = [name for name in _BOX if name in header]
     if found and len(found) < 4:
         raise ValueError(f"{path} line 1: box columns must be all of x0,y0,x1,y1; found {','.join(found)}")
@@ -132,9 +118,7 @@ def _column(path: Path, name: str, rows: list[tuple[int, list[str]]], k: int) ->
         except ValueError:
             values[i] = np.nan
         if not np.isfinite(values[i]):
-            raise ValueError(
-                f"{path} line {line}: column {name!r} is {cells[k]!r}, not a number; fix or remove it"
-            )
+            raise ValueError(f"{path} line {line}: column {name!r} is {cells[k]!r}, not a number; fix or remove it")
     return values
 
 

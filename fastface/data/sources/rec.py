@@ -116,17 +116,13 @@ def _read_idx(idx: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
     try:
         numbers = np.array([int(cell) for cell in cells], np.int64).reshape(-1, 2)
     except (ValueError, OverflowError):
-        raise ValueError(
-            f"{idx} must hold a key and an offset a line; delete it to scan the .rec instead"
-        ) from None
+        raise ValueError(f"{idx} must hold a key and an offset a line; delete it to scan the .rec instead") from None
     keys, offsets = numbers[:, 0], numbers[:, 1]
     wrong = (offsets < 0) | (offsets > size - 8) | (offsets % 4 != 0) | (keys < 0)
     if len(keys) == 0 or wrong.any():
         k = int(np.argmax(wrong)) if len(keys) else 0
         what = f"line {k + 1}, key {keys[k]}: offset {offsets[k]}" if len(keys) else "no lines"
-        raise ValueError(
-            f"{idx} has {what}; offsets must be multiples of 4 inside the {size} bytes of the .rec"
-        )
+        raise ValueError(f"{idx} has {what}; offsets must be multiples of 4 inside the {size} bytes of the .rec")
     if len(np.unique(keys)) < len(keys):
         raise ValueError(f"{idx} names a key twice; delete it to scan the .rec instead")
     return keys, offsets
@@ -141,9 +137,7 @@ def _scan(rec: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
             where = f"{rec} at byte {at}"
             flag, length = _part(view[at : at + 8], where)
             if at + 8 + length > size:
-                raise ValueError(
-                    f"{where}: a record of {length} bytes ends beyond the file; copy the file again"
-                )
+                raise ValueError(f"{where}: a record of {length} bytes ends beyond the file; copy the file again")
             if (flag in (2, 3)) != inside:
                 raise ValueError(f"{where}: the parts of a record are out of order; copy the file again")
             if not inside:
@@ -192,9 +186,7 @@ def _headers(
     for first in range(0, count, _CHUNK):
         part = slice(first, min(first + _CHUNK, count))
         places = np.minimum(offsets[part, None] + np.arange(36), size - 1)
-        words = bytes_of[places].view(
-            "<u4"
-        )  # magic, length, flag, label, id, id, id2, id2, first label of an array
+        words = bytes_of[places].view("<u4")  # magic, length, flag, label, id, id, id2, id2, first label of an array
         flags[part] = words[:, 2]
         lengths = (words[:, 1] & (1 << 29) - 1).astype(np.int64)
         labels[part] = np.where(words[:, 2] > 0, words[:, 8], words[:, 3]).astype("<u4").view("<f4")
@@ -202,9 +194,7 @@ def _headers(
         ends[part] = offsets[part] + 8 + lengths
         simple = (words[:, 0] == MAGIC) & (words[:, 1] >> 29 == 0) & (sizes[part] >= 0) & (ends[part] <= size)
         for k in first + np.flatnonzero(~simple):
-            sizes[k], flags[k], labels[k], ends[k] = _header_slowly(
-                rec, f"{rec} record {keys[k]}", int(offsets[k])
-            )
+            sizes[k], flags[k], labels[k], ends[k] = _header_slowly(rec, f"{rec} record {keys[k]}", int(offsets[k]))
     return sizes, flags, labels, ends + (-ends % 4)
 
 
@@ -223,19 +213,13 @@ def _header_slowly(rec: Path, where: str, at: int) -> tuple[int, int, float, int
     return image, flag, label, end
 
 
-def _check_cover(
-    rec: Path, idx: Path, keys: np.ndarray, offsets: np.ndarray, ends: np.ndarray, size: int
-) -> None:
+def _check_cover(rec: Path, idx: Path, keys: np.ndarray, offsets: np.ndarray, ends: np.ndarray, size: int) -> None:
     """Refuse records that overlap and warn where the index leaves bytes of the file out."""
     order = np.argsort(offsets, kind="stable")
     overlap = offsets[order][1:] < ends[order][:-1]
     if overlap.any():
         k = int(np.argmax(overlap))
-        raise ValueError(
-            f"{idx}: records {keys[order[k]]} and {keys[order[k + 1]]} overlap; delete it to scan {rec}"
-        )
+        raise ValueError(f"{idx}: records {keys[order[k]]} and {keys[order[k + 1]]} overlap; delete it to scan {rec}")
     unused = size - int((ends - offsets).sum())
     if unused > 3:  # the last record may lack its padding
-        warnings.warn(
-            f"{idx} leaves out {unused} of {size} bytes of {rec}; its records are not read", stacklevel=3
-        )
+        warnings.warn(f"{idx} leaves out {unused} of {size} bytes of {rec}; its records are not read", stacklevel=3)

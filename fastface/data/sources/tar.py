@@ -28,9 +28,7 @@ def members(path: Path) -> Iterator[Member]:
     with path.open("rb") as file:
         end = os.fstat(file.fileno()).st_size
         if file.read(2) == b"\x1f\x8b":
-            raise ValueError(
-                f"{path} is gzip-compressed; unpack it with gunzip first, members are read in place"
-            )
+            raise ValueError(f"{path} is gzip-compressed; unpack it with gunzip first, members are read in place")
         at, long_name, pax = 0, None, {}
         while True:
             file.seek(at)

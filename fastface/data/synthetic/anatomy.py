@@ -217,8 +217,7 @@ def _skin_marks(rng: np.random.Generator, age: float, masculine: float, skin_pla
         "cheeks": uniform(rng, 0.0, 1.0),
         "wrinkles": max(0.0, age - 0.3) * uniform(rng, 0.4, 1.4),
         "moles": tuple(
-            (uniform(rng, -0.45, 0.45), uniform(rng, -0.3, 0.85), uniform(rng, 0.016, 0.034))
-            for _ in range(count)
+            (uniform(rng, -0.45, 0.45), uniform(rng, -0.3, 0.85), uniform(rng, 0.016, 0.034)) for _ in range(count)
         ),
     }
 

@@ -20,9 +20,7 @@ def generator(seed: int, identity: int, image: int, stream: int) -> np.random.Ge
             f"identity and image in [0, 2**32 - 1)"
         )
     key = np.array([seed, (identity << 32) | (image + 1)], dtype=np.uint64)
-    return np.random.Generator(
-        np.random.Philox(key=key, counter=np.array([0, 0, 0, stream], dtype=np.uint64))
-    )
+    return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, stream], dtype=np.uint64)))
 
 
 def uniform(rng: np.random.Generator, low: float, high: float) -> float:

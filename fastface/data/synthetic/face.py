@@ -149,9 +149,7 @@ def _mouth(planes: np.ndarray, identity: Identity, shot: Shot, pose: Pose, frame
     inside = cover(opening, mouth.px * 1.2) * ramp(across, 0.02, 0.2)
     if gape > 0.015:
         mouth.lay(inside, (0.16, 0.05, 0.05))
-        teeth = (
-            inside * cover(0.035 + 0.02 * shot.smile - (line + 0.25 * gape), 0.012) * ramp(across, 0.2, 0.5)
-        )
+        teeth = inside * cover(0.035 + 0.02 * shot.smile - (line + 0.25 * gape), 0.012) * ramp(across, 0.2, 0.5)
         mouth.lay(teeth * min(1.0, 12 * gape), (0.90, 0.87, 0.82))
     seam = cover(0.009 - np.abs(line + 0.25 * gape * across), 0.016) * ramp(1.06 - np.abs(x), 0, 0.1)
     mouth.shade(seam, 0.5)
@@ -167,12 +165,7 @@ def _beard(planes: np.ndarray, identity: Identity, pose: Pose, frame: Frame) -> 
     hairs = 0.82 + 0.3 * noise("grain", x, y, 110, who.number)
     if who.beard:
         reach = 0.10 + 0.5 * who.beard_reach
-        edge = (
-            who.mouth_y
-            + 0.10
-            - 0.9 * np.maximum(np.abs(x) - 0.30, 0)
-            - 0.35 * reach * ramp(np.abs(x), 0.2, 0.5)
-        )
+        edge = who.mouth_y + 0.10 - 0.9 * np.maximum(np.abs(x) - 0.30, 0) - 0.35 * reach * ramp(np.abs(x), 0.2, 0.5)
         bare = ellipse(x, y - who.mouth_y - 0.01, who.mouth_width * 1.2, 0.13)
         mask = ramp(y - edge, -0.04, 0.10) * (1 - cover(bare, 0.07))
         area.lay(limit(mask * who.beard * hairs), colour)
@@ -181,7 +174,5 @@ def _beard(planes: np.ndarray, identity: Identity, pose: Pose, frame: Frame) -> 
         middle = 0.5 * (top + who.mouth_y - who.lip_upper) + 1.1 * x * x
         tall = max(0.5 * (who.mouth_y - top), 0.03)
         reach = max(1.2 * who.mouth_width, 0.24)
-        mask = cover(tall * (1 - 0.4 * np.abs(x) / reach) - np.abs(y - middle), 0.04) * ramp(
-            reach - np.abs(x), 0, 0.1
-        )
+        mask = cover(tall * (1 - 0.4 * np.abs(x) / reach) - np.abs(y - middle), 0.04) * ramp(reach - np.abs(x), 0, 0.1)
         area.lay(limit(mask * who.moustache * hairs), colour)

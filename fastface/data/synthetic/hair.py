@@ -20,11 +20,7 @@ def paint_hair_behind(planes: np.ndarray, identity: Identity, shot: Shot, pose: 
     wave = 0.035 * np.sin(9 * y + who.number) if who.hair_style == "wavy" else 0.0
     crown = np.sqrt(limit((y + (1.0 + who.volume)) * 0.9))
     fall = ramp(y, 0.1, who.hair_length)
-    wide = (
-        (who.head_width + who.volume + 0.08) * crown
-        - 0.05
-        + (0.16 if who.hair_style == "wavy" else -0.02) * fall
-    )
+    wide = (who.head_width + who.volume + 0.08) * crown - 0.05 + (0.16 if who.hair_style == "wavy" else -0.02) * fall
     length = who.hair_length + 0.07 * shot.mess - 0.2 * np.abs(x)
     inside = np.minimum(wide + wave - np.abs(x), length - y)
     strands = noise("strands", frame.body_x, 0.5 * frame.body_y, 80, who.number)
@@ -43,9 +39,7 @@ def hair_mask(identity: Identity, shot: Shot, frame: Frame) -> np.ndarray:
     if style == "fringe":
         hairline = hairline + 0.07 * strands
     elif style == "side":
-        hairline = hairline + 0.16 * np.clip(
-            (frame.x - who.part) * (1.0 if who.part > 0 else -1.0), -0.4, 0.5
-        )
+        hairline = hairline + 0.16 * np.clip((frame.x - who.part) * (1.0 if who.part > 0 else -1.0), -0.4, 0.5)
     loose = style in LONG and not (shot.tied and style != "bob")
     side = 0.75 if loose else who.sideburn
     if style == "bald":

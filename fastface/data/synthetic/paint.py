@@ -59,9 +59,7 @@ def noise(kind: str, x: np.ndarray, y: np.ndarray, per_unit: float, offset: int)
 class Patch:
     """A window of the face: `x`, `y` around its centre, and the planes under it."""
 
-    def __init__(
-        self, planes: np.ndarray, frame: Frame, window: tuple[slice, slice], at: tuple[float, float]
-    ) -> None:
+    def __init__(self, planes: np.ndarray, frame: Frame, window: tuple[slice, slice], at: tuple[float, float]) -> None:
         self.x = frame.x[window] - at[0]
         self.y = frame.y[window] - at[1]
         self.planes = planes[:, window[0], window[1]]
@@ -92,9 +90,7 @@ def window(
     )
 
 
-def _slices(
-    frame: Frame, size_px: int, at: tuple[float, float], half: tuple[float, float]
-) -> tuple[slice, slice]:
+def _slices(frame: Frame, size_px: int, at: tuple[float, float], half: tuple[float, float]) -> tuple[slice, slice]:
     num_pixels = frame.x.shape[0]
     spans = []
     for axis in (1, 0):
@@ -109,9 +105,7 @@ def plane_window(pose: Pose, frame: Frame, at: tuple[float, float], reach: float
     return _slices(frame, pose.size_px, pose.place(*at), (reach / frame.px + 1, reach / frame.px + 1))
 
 
-def patch(
-    pose: Pose, frame: Frame, planes: np.ndarray, at: tuple[float, float], reach: tuple[float, float]
-) -> Patch:
+def patch(pose: Pose, frame: Frame, planes: np.ndarray, at: tuple[float, float], reach: tuple[float, float]) -> Patch:
     """Open the window of `planes` around a point of the face."""
     return Patch(planes, frame, window(pose, frame, at, reach), at)
 

@@ -73,9 +73,7 @@ def _add_nose(height: np.ndarray, identity: Identity, pose: Pose, frame: Frame) 
     height[part] += ridge * ridge * profile * below
     tip = 0.05 + 0.035 * who.nose_ball
     height[part] += 0.25 * who.nose_lift * blob(x, y - who.nose_y, tip * 1.3, tip)
-    height[part] += 0.055 * blob(
-        np.abs(x) - 0.72 * who.nose_width, y - who.nose_y - 0.03, 0.38 * who.nose_width, 0.06
-    )
+    height[part] += 0.055 * blob(np.abs(x) - 0.72 * who.nose_width, y - who.nose_y - 0.03, 0.38 * who.nose_width, 0.06)
 
 
 def _slopes(height: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:

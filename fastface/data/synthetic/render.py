@@ -33,9 +33,7 @@ class Face(NamedTuple):
 def render(identity: Identity, shot: Shot, size_px: int) -> Face:
     """Draw `identity` as seen in `shot` on a square of `size_px` pixels."""
     if not MIN_SIZE_PX <= size_px <= MAX_SIZE_PX:
-        raise ValueError(
-            f"size_px {size_px} is outside [{MIN_SIZE_PX}, {MAX_SIZE_PX}]; choose a side in between"
-        )
+        raise ValueError(f"size_px {size_px} is outside [{MIN_SIZE_PX}, {MAX_SIZE_PX}]; choose a side in between")
     if shot.identity != identity.number:
         raise ValueError(
             f"the shot belongs to identity {shot.identity}, not to {identity.number}; draw it for that one"
@@ -77,9 +75,7 @@ def develop(planes: np.ndarray, shot: Shot) -> np.ndarray:
         small *= 1 - shot.shadow * ramp(place, -0.04, 0.06)
     small *= (np.asarray(shot.cast, np.float32) * shot.exposure)[:, None, None]
     small = (small - 0.45) * shot.contrast + 0.45
-    small = np.where(
-        small > 0.8, 1 - 0.2 * np.exp(-(small - 0.8) * 5), small
-    )  # film-like shoulder, no hard clipping
+    small = np.where(small > 0.8, 1 - 0.2 * np.exp(-(small - 0.8) * 5), small)  # film-like shoulder, no hard clipping
     return np.ascontiguousarray((np.clip(small, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0))
 
 

@@ -109,8 +109,6 @@ def beside(
 def _ear_place(identity: Identity, pose: Pose, side: int) -> tuple[float, float]:
     # The ears sit at the widest part, a little behind the middle of the head, and so move against the face.
     behind = -0.06 * identity.head_width
-    across = (
-        side * identity.head_width * (1.01 + 0.3 * identity.ear_out) * pose.cos_yaw + behind * pose.sin_yaw
-    )
+    across = side * identity.head_width * (1.01 + 0.3 * identity.ear_out) * pose.cos_yaw + behind * pose.sin_yaw
     depth = behind * pose.cos_yaw - side * identity.head_width * pose.sin_yaw
     return across, 0.14 * pose.cos_pitch - depth * pose.sin_pitch

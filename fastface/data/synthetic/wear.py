@@ -40,9 +40,7 @@ def paint_glasses(planes: np.ndarray, identity: Identity, shot: Shot, pose: Pose
         middle - wide - np.abs(x), 0.02
     )
     temple = (
-        cover(thick - np.abs(y - who.eye_y + 0.03), 1.5 * frame.px)
-        * cover(np.abs(x) - middle - wide, 0.02)
-        * on_head
+        cover(thick - np.abs(y - who.eye_y + 0.03), 1.5 * frame.px) * cover(np.abs(x) - middle - wide, 0.02) * on_head
     )
     blend(area, np.maximum(np.maximum(rim, bridge), temple), who.glasses_colour)
 
@@ -89,9 +87,7 @@ def _mask(planes: np.ndarray, identity: Identity, shot: Shot, frame: Frame, rng:
     blend(planes, straps * cover(frame.inside, 2 * frame.px), white)
 
 
-def _scarf(
-    planes: np.ndarray, identity: Identity, shot: Shot, frame: Frame, rng: np.random.Generator
-) -> None:
+def _scarf(planes: np.ndarray, identity: Identity, shot: Shot, frame: Frame, rng: np.random.Generator) -> None:
     x, y = frame.body_x, frame.body_y
     top = uniform(rng, 0.62, 0.98) + 0.15 * x * uniform(rng, -1, 1) + 0.1 * x**2
     inside = np.minimum(y - top, 1.0 + 0.3 * y - np.abs(x))
@@ -100,9 +96,7 @@ def _scarf(
     blend(planes, cover(inside, 0.03), toned(shot.occluder_colour, folds))
 
 
-def _strand(
-    planes: np.ndarray, identity: Identity, shot: Shot, frame: Frame, rng: np.random.Generator
-) -> None:
+def _strand(planes: np.ndarray, identity: Identity, shot: Shot, frame: Frame, rng: np.random.Generator) -> None:
     side = 1 if chance(rng, 0.5) else -1
     for _ in range(int(rng.integers(2, 6))):
         start, bend, lean = uniform(rng, -0.1, 0.55), uniform(rng, -0.35, 0.35), uniform(rng, -0.4, 0.2)
