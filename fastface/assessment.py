@@ -1,5 +1,6 @@
 """A model and pairs -> a report, metrics.json, pairs.csv and a picture, with baselines beside it where asked."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -52,11 +53,11 @@ def assess(
     results: dict[str, Result] = {}
     for name, embed in embedders.items():
         learned = name in ("trained", "model")
-        centre = card.centre and learned
+        centre = card.centre and learned and not compat  # their protocol knows no mean subtraction
         rules = {"centre": centre, "compat": compat if learned else None}
         # Pairs of one kind have an accuracy and nothing else; small files of examples are like that.
         results[name] = evaluate_on(opened, embed, batch=batch_size, one_kind=True, **rules)
-    folder = out or (checkpoint.parent if checkpoint.suffix == ".onnx" else checkpoint) / "eval"
+    folder = out or run_folder_of(checkpoint) / "eval" / set_name(images, pairs, bin)
     write_down(folder, opened, results, card, checkpoint)
     lines = [f"{embedder.origin} on {opened.about}", "", format_report(results)]
     first = next(iter(results.values()))
@@ -73,16 +74,33 @@ def write_down(folder: Path, opened: PairSet, results: dict[str, Result], card: 
     checkpoint.write_json(folder / "metrics.json", content)
     write_pairs(folder / "pairs.csv", opened.pairs, opened.images.name)
     curves = {name: (r.scores, r.same) for name, r in results.items()}
-    verification_picture(folder / "verification.png", curves, training_losses(model), title=opened.about)
+    verification_picture(folder / "verification.png", curves, training_losses(model), title=opened.title)
+
+
+def run_folder_of(model: Path) -> Path:
+    """Return where results about a model belong: its run folder, or the folder of its .onnx file."""
+    if model.suffix == ".onnx":
+        return model.parent
+    return model if (model / "checkpoints").is_dir() else model.parent.parent
+
+
+def set_name(images: Path | None, pairs: str, bin: Path | None) -> str:
+    """Name a set of pairs for a folder: lfw, or test for shards/demo/test, with the pairs file where one is given."""
+    if bin is not None:
+        return bin.stem
+    assert images is not None
+    return images.stem if pairs.isdecimal() else f"{images.stem}-{Path(pairs).stem}"
 
 
 def training_losses(model: Path) -> np.ndarray | None:
     """Return the loss of every training step of a run folder, if that is what the model is."""
-    log = model / "metrics.jsonl"
+    log = run_folder_of(model) / "metrics.jsonl"
     if not log.is_file():
         return None
-    rows = (json.loads(line) for line in log.read_text(encoding="utf-8").splitlines())
-    losses = [row["loss"] for row in rows if "loss" in row]
+    losses = []
+    for line in log.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):  # the last line of a run still going may be half there
+            losses += [row["loss"]] if "loss" in (row := json.loads(line)) else []
     return np.array(losses) if losses else None
 
 

@@ -1,15 +1,18 @@
 """Tensors and state -> a verified step folder on disk, and back: never a half-written one, never a silent skip."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -55,7 +58,7 @@ def save(
     try:
         temporary.mkdir(parents=True, exist_ok=True)
         for name, content in tensors.items():
-            save_file({k: v.detach().cpu().contiguous() for k, v in content.items()}, temporary / name)
+            _save_tensors(content, temporary / name)
         _write(temporary / "state.json", {"format": FORMAT, "step": step, **state})
         files = [*tensors, "state.json"]
         for name in files:
@@ -77,7 +80,7 @@ def save(
             f"cannot write checkpoint {final}: {error.strerror} (needs about {needed / 1e6:.0f} MB, "
             f"{free / 1e6:.0f} MB free); free space or change `out`, then go on with --resume",
         ) from error
-    _rotate(folder, keep, protect)
+    _rotate(folder, step, keep, protect)
     return final
 
 
@@ -156,8 +159,12 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, flat:
         if owner not in parameters:
             raise ValueError(f"the checkpoint's optimizer state names {owner!r}, which this model does not have")
         parameter = parameters[owner]
-        # Step counters stay where the optimizer keeps them; momenta follow their parameter's device and layout.
-        like = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+        fused = any(g.get("fused") for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
+        # Momenta follow their parameter's device and layout; a fused optimizer wants its step counters there too.
+        if value.shape == parameter.shape:
+            like = torch.empty_like(parameter)
+        else:
+            like = torch.empty_like(value, device=parameter.device if fused else None)
         optimizer.state[parameter][key] = like.copy_(value)
 
 
@@ -170,15 +177,24 @@ def write_json(path: Path, content: Any) -> None:
     _fsync(path.parent)
 
 
+def put_aside(folder: Path, step: int) -> list[str]:
+    """Rename step folders later than `step`, damaged or abandoned, so that they are never taken for the newest."""
+    later = [path for path in _steps(folder) if path.name > step_folder(step)]
+    for path in later:
+        os.rename(path, path.with_name(f".superseded-{path.name}-{os.getpid()}"))
+    return [path.name for path in later]
+
+
 def _steps(folder: Path) -> list[Path]:
-    return [p for p in folder.glob("step-*") if p.is_dir()]
+    return [p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name) and p.is_dir()]
 
 
-def _rotate(folder: Path, keep: int, protect: int | None) -> None:
-    protected = step_folder(protect) if protect is not None else None
-    for path in sorted(_steps(folder))[:-keep]:
+def _rotate(folder: Path, step: int, keep: int, protect: int | None) -> None:
+    """Remove checkpoints older than the `keep` newest up to this step; later ones are not this run's to count."""
+    kept = {step_folder(step), *([step_folder(protect)] if protect is not None else [])}
+    for path in sorted(p for p in _steps(folder) if p.name <= step_folder(step))[:-keep]:
         # Only what carries our manifest is ours to delete.
-        if path.name != protected and (path / MANIFEST).is_file():
+        if path.name not in kept and (path / MANIFEST).is_file():
             shutil.rmtree(_aside(path), ignore_errors=True)
 
 
@@ -187,6 +203,14 @@ def _aside(path: Path) -> Path:
     aside = path.with_name(f".old-{path.name}-{os.getpid()}")
     os.rename(path, aside)
     return aside
+
+
+def _save_tensors(content: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in content.items()}, path)
+    except SafetensorError as error:  # not an OSError, though it wraps one
+        full = "os error 28" in str(error)
+        raise OSError(errno.ENOSPC if full else errno.EIO, "no space left" if full else str(error)) from error
 
 
 def _write(path: Path, content: Any) -> None:

@@ -151,7 +151,7 @@ class EvalConfig(Section):
     def _consistent(self) -> "EvalConfig":
         if self.patience and not self.best_metric:
             raise ValueError("patience needs best_metric")
-        if self.best_metric and self.best_metric.split("/")[0] not in self.sets and self.best_metric != "loss":
+        if self.best_metric and self.best_metric.split("/")[0] not in self.sets:
             raise ValueError(
                 f"best_metric {self.best_metric!r} names no set of eval.sets ({', '.join(self.sets) or 'none'})"
             )
@@ -170,7 +170,7 @@ class LogConfig(Section):
 
 
 class RuntimeConfig(Section):
-    device: str = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto, cpu, cuda or cuda:N."""
     threads: int = Field(default=0, ge=0)
     """CPU threads for arithmetic; 0: cores / processes of this machine. Bit-exact repetition depends on it."""

@@ -5,6 +5,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 from types import FrameType
 from typing import TypeVar
 
@@ -14,6 +15,8 @@ import torch.distributed as td
 from torch import Tensor, nn
 
 T = TypeVar("T")
+GRACE_S = 2.0
+"""A Ctrl-C reaches launcher and child, and then once more as the launcher's death: within this time it is one."""
 
 
 def rank() -> int:
@@ -94,6 +97,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int = 0
+        self._since = 0.0
         self._parent = os.getppid()
         self._pending: tuple[Tensor, td.Work] | None = None
         # CPU tensors, whatever the training backend is: reading the flag then never waits for a GPU.
@@ -110,9 +114,10 @@ class StopRequest:
             self._pending[1].wait()
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.signal:  # the second one means it
+        if not self.signal:
+            self.signal, self._since = number, time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self._since > GRACE_S:  # a second Ctrl-C means it
             sys.exit(128 + number)
-        self.signal = number
 
     def agreed(self) -> bool:
         """Say whether to stop after this step; the same answer on every rank. Call once a step."""

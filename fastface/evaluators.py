@@ -1,5 +1,6 @@
 """Settings of an evaluation -> the pairs to verify, opened once, and their figures for any embedder."""
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,12 @@ class PairSet(NamedTuple):
     images: ImageSet
     pairs: Pairs
     about: str
-    """What it is, for reports: 'pairs.txt in lfw.tar'."""
+    """What it is, for reports: 'data/pairs.txt in data/lfw.tar'."""
+
+    @property
+    def title(self) -> str:
+        """The same without folders, for pictures."""
+        return re.sub(r"\S+/", "", self.about)
 
 
 def open_pairs(settings: EvalSet, card: Card, *, seed: int = 0) -> PairSet:
@@ -48,6 +54,12 @@ def open_pairs(settings: EvalSet, card: Card, *, seed: int = 0) -> PairSet:
     if isinstance(crop, str):
         raise ValueError(f"the model was trained on crops by {crop}: evaluate on shards made with --crop {crop}")
     images = open_images(settings.images, ImageSpec(size=card.input_size, crop=crop))
+    if isinstance(images, ShardImages) and images.index.image_size != card.input_size:
+        width, height = card.input_size
+        raise ValueError(
+            f"{images.where} holds images of {images.index.image_size or 'several sizes'}, the model takes "
+            f"{width}x{height}: make the shards with --size {width}x{height}"
+        )
     listed = settings.pairs
     if isinstance(listed, int) and isinstance(images, ShardImages) and (settings.images / "pairs.csv").is_file():
         listed = settings.images / "pairs.csv"  # shards made of a pair file bring their pairs along
@@ -86,6 +98,9 @@ class Evaluators:
     def __init__(self, config: EvalConfig, card: Card, device: torch.device) -> None:
         self.config, self.card, self.device = config, card, device
         self.sets = {name: open_pairs(settings, card, seed=config.seed) for name, settings in config.sets.items()}
+        for name, opened in self.sets.items():
+            if opened.pairs.same.all() or not opened.pairs.same.any():
+                raise ValueError(f"eval.sets.{name}: {opened.about} has pairs of one kind only; it needs both")
         if config.best_metric:
             metric_direction(config.best_metric)
 
@@ -104,4 +119,5 @@ class Evaluators:
         for name, opened in self.sets.items():
             result = evaluate_on(opened, embedder, batch=self.config.batch_size, centre=self.config.centre)
             values |= {f"{name}/{key}": value for key, value in result.metrics.items()}
-        return values
+        # Rank 0's figures for all: a last bit that differs between unlike machines must not part their ways.
+        return dist.share(values)

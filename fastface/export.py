@@ -15,7 +15,7 @@ def main() -> int:
         metavar="PAIRS_OR_SHARDS",
         help="choose the thresholds on these pairs (default: the run's first evaluation set; never a test set)",
     )
-    parser.add_argument("--images", type=Path, help="where a pairs file's images are, if not in the run's shards")
+    parser.add_argument("--images", type=Path, help="where a pairs file's images are (default: the run's shards)")
     options = parser.parse_args()
     from fastface.deployment import export
 

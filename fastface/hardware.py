@@ -14,7 +14,12 @@ def start_processes(config: RunConfig) -> Accelerator:
     """Join the other processes, choose device, precision and thread count."""
     want = config.runtime.device
     if want.startswith("cuda:"):
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", want.removeprefix("cuda:"))
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError(f"runtime.device {want} names one GPU, and there are several processes: set it to auto")
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        number = int(want.removeprefix("cuda:"))
+        names = visible.split(",") if visible else [str(n) for n in range(number + 1)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[number] if number < len(names) else ""
     if want.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"runtime.device is {want} but torch sees no GPU; set runtime.device to cpu or auto")
     cpu = want == "cpu" or not torch.cuda.is_available()

@@ -1,4 +1,4 @@
-"""RUN or FILE -> an embedder that carries its card, and a verifier: do two photographs show one person?"""
+"""RUN or FILE -> an embedder that carries its card, and a verifier that compares two photographs."""
 
 import json
 from collections.abc import Callable

@@ -50,6 +50,11 @@ def loop(run: Run, stop: dist.StopRequest, log: Log, evaluators: Evaluators) -> 
     eval_steps = max(round(every * run.steps_per_epoch), 1) if evaluators and every else None
     guard = FiniteGuard(run.accelerator.device)
     saved_at = done if done else None
+    patience = config.eval.patience
+    if done >= run.total_steps or (patience and run.best.get("waited", 0) >= patience):
+        log.say("nothing left to train: the run was complete")
+        return 0
+    log.resume_clock()
     batches = run.loader.batches(start=done, stop=run.total_steps)
     run.task.train()
     while done < run.total_steps:
@@ -61,13 +66,13 @@ def loop(run: Run, stop: dist.StopRequest, log: Log, evaluators: Evaluators) -> 
         if done % config.log.every_steps == 0 or last:
             guard.check(done)
         if evaluators and (last or (eval_steps and done % eval_steps == 0)):
+            guard.check(done)
             improved = evaluate(run, evaluators, log, done)
             if improved:  # the best checkpoint is the one that was measured
-                guard.check(done)
                 save(run, done, log)
                 saved_at = done
-            if config.eval.patience and run.best.get("waited", 0) >= config.eval.patience:
-                log.say(f"no better {config.eval.best_metric} for {config.eval.patience} evaluations: stopping early")
+            if patience and run.best.get("waited", 0) >= patience:
+                log.say(f"no better {config.eval.best_metric} for {patience} evaluations: stopping early")
                 last = True
         asked = stop.agreed()
         if saved_at != done and (asked or last or done % config.checkpoint.every_steps == 0):
@@ -115,8 +120,8 @@ def train_step(run: Run, batches: Any, step: int, guard: "FiniteGuard") -> dict[
     norm = accelerator.clip_grad_norm_(parameters, config.optim.clip_norm or math.inf)
     assert norm is not None
     guard.add(sums["loss"], norm, scaled=accelerator.scaler is not None)
-    if guard.host and not guard.finite:
-        guard.check(step + 1)  # on a CPU reading the flag is free: stop before the weights are touched
+    if guard.host and not bool(norm.isfinite()):  # the norm is the same on all ranks, so all of them enter
+        guard.check(step + 1)  # on a CPU reading it is free: stop before the weights are touched
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     dist.average_buffers(run.task)
@@ -130,10 +135,6 @@ class FiniteGuard:
     def __init__(self, device: torch.device) -> None:
         self.host = device.type == "cpu"
         self._bad = torch.zeros((), dtype=torch.bool, device=device)
-
-    @property
-    def finite(self) -> bool:
-        return not bool(self._bad)
 
     def add(self, loss: Tensor, norm: Tensor, *, scaled: bool) -> None:
         self._bad |= ~torch.isfinite(loss)
@@ -197,9 +198,6 @@ def seed_of(seed: int, step: int, micro: int) -> int:
 def introduce(run: Run, log: Log) -> None:
     """Say what is about to happen."""
     config = run.config
-    left = checkpoint.sweep(run.folder / "checkpoints") if dist.is_main() else []
-    for name in left:
-        log.say(f"removed {name}, left by an interrupted save")
     for note in run.notes:
         log.say(note)
     parameters = sum(p.numel() for p in run.task.parameters())

@@ -1,5 +1,6 @@
 """Checkpoints: what is written comes back to the bit, damage is found and named, a kill loses nothing committed."""
 
+import errno
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from fastface import checkpoint
@@ -61,6 +63,33 @@ def test_a_damaged_folder_makes_room_for_a_new_save(tmp_path: Path) -> None:
     (write(tmp_path, 2) / "state.json").unlink()
     verify(write(tmp_path, 2))
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_a_save_is_never_rotated_away_by_later_folders(tmp_path: Path) -> None:
+    for step in (9, 12):
+        write(tmp_path, step, keep=5)
+    (tmp_path / step_folder(12) / "state.json").unlink()
+    write(tmp_path, 10, keep=1)
+    assert newest(tmp_path).state["step"] == 10
+    assert checkpoint.put_aside(tmp_path, 10) == [step_folder(12)]
+    assert newest(tmp_path).skipped == []
+
+
+def test_a_copy_beside_is_not_taken_for_a_checkpoint(tmp_path: Path) -> None:
+    write(tmp_path, 3).rename(tmp_path / "step-00000003-copy")
+    write(tmp_path, 2)
+    assert newest(tmp_path).state["step"] == 2
+
+
+def test_a_full_disk_is_an_oserror_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError('I/O error: Os { code: 28, message: "No space left on device (os error 28)" }')
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="no space left") as caught:
+        write(tmp_path, 1)
+    assert caught.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_to_load_says_why(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,19 @@ def test_the_best_checkpoint_is_kept_and_found(run: Path) -> None:
     assert best["value"] == max(values["val/auc"] for values in figures.values())
     assert find_checkpoint(run).state["step"] == best["step"]
     assert set(figures[best["step"]]) >= {"val/acc", "val/eer", "val/tar_1e-2", "val/acc_se"}
+
+
+def test_killed_after_its_best_it_goes_on_as_if_nothing_had_happened(run: Path, tmp_path: Path) -> None:
+    """The checkpoint knows the best so far; a best.json that is older or newer than it does not count."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    for later in sorted((copy / "checkpoints").iterdir()):
+        if int(later.name.removeprefix("step-")) > 4:
+            shutil.rmtree(later)
+    (copy / "best.json").write_text('{"metric": "val/auc", "step": 1, "value": 2.0, "waited": 0}')
+    run_here(run.parent.parent.parent / "tiny.yaml", resume=str(copy))
+    assert (copy / "metrics.jsonl").read_text() == (run / "metrics.jsonl").read_text()
+    assert (copy / "best.json").read_text() == (run / "best.json").read_text()
 
 
 def test_early_stop(run: Path, shards: Path, tmp_path: Path) -> None:
@@ -148,6 +162,14 @@ def test_what_is_missing_is_named(run: Path, change: dict, expected: str) -> Non
 def test_no_run_at_all(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="neither a run folder"):
         find_checkpoint(tmp_path)
+
+
+def test_a_pair_file_of_one_kind_has_an_accuracy(data: Path, run: Path, tmp_path: Path) -> None:
+    """records/small_lfw.bin: ten genuine pairs, no impostor."""
+    text = assess(run, **{**OPTIONS, "bin": data / "records" / "small_lfw.bin", "out": tmp_path})
+    assert "10 genuine, 0 impostor" in text
+    metrics = json.loads((tmp_path / "metrics.json").read_text())["model"]["metrics"]
+    assert set(metrics) == {"acc", "acc_std", "acc_se"}
 
 
 @pytest.mark.slow

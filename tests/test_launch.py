@@ -1,6 +1,7 @@
 """Real processes: killed, asked to stop, one or two of them; what comes out is the same to the bit, or to 1e-9."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -94,7 +95,7 @@ def test_one_process_and_two_see_the_same_and_learn_the_same(shards: Path, tmp_p
     run = newest_run(one)
     for folder in sorted((run / "checkpoints").iterdir()):
         if int(folder.name.removeprefix("step-")) > 12:
-            __import__("shutil").rmtree(folder)
+            shutil.rmtree(folder)
     done = launch(one, *double, "--resume", processes=2)
     assert done.returncode == 0, done.stderr
     changed = losses(run)
@@ -103,11 +104,11 @@ def test_one_process_and_two_see_the_same_and_learn_the_same(shards: Path, tmp_p
         assert changed[step] == pytest.approx(alone[step], rel=1e-9), step
 
 
-@pytest.mark.parametrize("who", ["launcher", "rank", "process"])
-def test_sigterm_saves_and_ends_every_process(shards: Path, tmp_path: Path, who: str) -> None:
+@pytest.mark.parametrize("who", ["launcher", "terminal", "rank", "process"])
+def test_sigterm_or_ctrl_c_saves_and_ends_every_process(shards: Path, tmp_path: Path, who: str) -> None:
     config = write_config(tmp_path, shards)
     long = ("--train.epochs", "4000", "--log.every_steps", "1", "--checkpoint.every_steps", "100000")
-    if who == "launcher":  # accelerate's own, whose single child does not get the signal from it
+    if who in ("launcher", "terminal"):  # accelerate's own, whose single child does not get the signal from it
         words = command(config, *long)
         words[1:1] = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
         process = subprocess.Popen(
@@ -122,7 +123,10 @@ def test_sigterm_saves_and_ends_every_process(shards: Path, tmp_path: Path, who:
         process = start(config, *long, processes=2 if who == "rank" else 1)
     run = wait_for_step(config, 5, process)
     target = process.pid if who != "rank" else max(children(process.pid))
-    os.kill(target, signal.SIGTERM)
+    if who == "terminal":  # Ctrl-C reaches the whole group, and then the launcher's death its child again
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        os.kill(target, signal.SIGTERM)
     process.wait(60)
     deadline = time.monotonic() + 60
     while group_members(process.pid) and time.monotonic() < deadline:

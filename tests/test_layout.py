@@ -21,7 +21,7 @@ FLOORS = [
     {"models", "heads", "losses", "metrics", "mining", "optim", "card"},
     {"tasks"},
     {"command", "hardware", "checkpoint", "predictor", "foreign", "evaluation", "evaluators", "assessment"}
-    | {"deployment", "run", "trainer"},
+    | {"deployment", "run", "run_folder", "trainer"},
     set(ENTRIES),
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from fastface.data.index import Index
+
 FACES, SHARDS, RUNS = Path("runs/demo-faces"), Path("shards/demo"), Path("runs/demo")
 IDENTITIES, IMAGES, SIZE = 400, 20, 64
 
@@ -32,9 +34,9 @@ def main() -> int:
     test = SHARDS / "test"
     call(f"fastface/evaluate.py --checkpoint {run} --images {test} --pairs 10000 --baselines --out {run}/test")
     call(f"fastface/export.py --checkpoint {run}")
-    identities = sorted(p for p in FACES.iterdir() if p.is_dir())
-    first, second = (sorted(identities[-1].glob("*.jpg"))[i] for i in (0, 1))
-    other = sorted(identities[-2].glob("*.jpg"))[0]
+    people = Index.open(test).classes  # never trained on
+    first, second = (FACES / people[0] / f"{i:04d}.jpg" for i in (0, 1))
+    other = FACES / people[1] / "0000.jpg"
     model = run / "export" / "model.onnx"
     call(f"fastface/verify.py --recognition {model} {first} {second}")
     call(f"fastface/verify.py --recognition {model} {first} {other}")
