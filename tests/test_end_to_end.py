@@ -43,13 +43,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = write_config(tmp_path_factory.mktemp("run"), shards)
-    text = config.read_text().replace(
-        "eval: {every_epochs: null}",
-        f"""
-eval: {{every_epochs: 1, best_metric: val/auc, sets: {{val: {{images: {shards}, pairs: 300}}}}}}""",
-    )
-    config.write_text(text)
+    measured = f"eval: {{every_epochs: 1, best_metric: val/auc, sets: {{val: {{images: {shards}, pairs: 300}}}}}}"
+    config = write_config(tmp_path_factory.mktemp("run"), shards, measured)
     return run_here(config)
 
 
@@ -76,12 +71,10 @@ def test_killed_after_its_best_it_goes_on_as_if_nothing_had_happened(run: Path, 
 
 
 def test_early_stop(run: Path, shards: Path, tmp_path: Path) -> None:
-    config = write_config(tmp_path, shards)
     sets = f"sets: {{val: {{images: {shards}, pairs: 100}}}}"
-    text = config.read_text().replace(
-        "every_epochs: null", f"every_epochs: 0.25, best_metric: val/acc_std, patience: 2, {sets}"
+    config = write_config(
+        tmp_path, shards, f"eval: {{every_epochs: 0.25, best_metric: val/acc_std, patience: 2, {sets}}}"
     )
-    config.write_text(text)
     stopped = run_here(config, "--train.epochs", "50")
     assert "stopping early" in (stopped / "log.txt").read_text()
     assert log_lines(stopped)[-1]["step"] < 200

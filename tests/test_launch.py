@@ -62,11 +62,12 @@ def wait_for_step(config: Path, step: int, process: subprocess.Popen[str], run: 
 def test_killed_twice_and_resumed_is_the_same_to_the_bit(shards: Path, tmp_path: Path, processes: int) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    whole = write_config(tmp_path / "a", shards)
+    measured = f"eval: {{every_epochs: 4, best_metric: val/auc, sets: {{val: {{images: {shards}, pairs: 100}}}}}}"
+    whole = write_config(tmp_path / "a", shards, measured)
     done = launch(whole, *LONG, processes=processes)
     assert done.returncode == 0, done.stderr
     assert f"{processes} process(es)" in done.stdout
-    killed = write_config(tmp_path / "b", shards)
+    killed = write_config(tmp_path / "b", shards, measured)
     for step, resume in ((7, ()), (20, ("--resume",))):
         process = start(killed, *LONG, *resume, processes=processes)
         wait_for_step(killed, step, process)
@@ -75,7 +76,8 @@ def test_killed_twice_and_resumed_is_the_same_to_the_bit(shards: Path, tmp_path:
     done = launch(killed, *LONG, "--resume", processes=processes)
     assert done.returncode == 0, done.stderr
     assert "resuming from" in done.stdout
-    assert losses(newest_run(killed)) == losses(newest_run(whole))
+    assert log_lines(newest_run(killed)) == log_lines(newest_run(whole))  # losses and evaluations
+    assert (newest_run(killed) / "best.json").read_text() == (newest_run(whole) / "best.json").read_text()
     assert_same_bits(weights(newest_run(killed), 36), weights(newest_run(whole), 36))
 
 

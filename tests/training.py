@@ -23,7 +23,7 @@ model: {backbone: mobilenetv3_small_050, embedding_size: 16, dropout: 0.2}
 data: {shards: SHARDS, size: [32, 32]}
 optim: {lr: 0.02, warmup_epochs: 0.5}
 train: {epochs: 4, batch_size: 16, micro_batch: 8}
-eval: {every_epochs: null}
+EVAL
 checkpoint: {every_steps: 3, keep: 100}
 log: {every_steps: 2, tensorboard: false}
 runtime: {device: cpu, threads: 1}
@@ -31,9 +31,10 @@ out: OUT
 """
 
 
-def write_config(folder: Path, shards: Path, extra: str = "") -> Path:
+def write_config(folder: Path, shards: Path, evaluation: str = "eval: {every_epochs: null}") -> Path:
     path = folder / "tiny.yaml"
-    path.write_text(CONFIG.replace("SHARDS", str(shards)).replace("OUT", str(folder / "runs")) + extra)
+    text = CONFIG.replace("SHARDS", str(shards)).replace("OUT", str(folder / "runs"))
+    path.write_text(text.replace("EVAL", evaluation))
     return path
 
 
