@@ -167,13 +167,14 @@ def test_a_pair_file_of_one_kind_has_an_accuracy(data: Path, run: Path, tmp_path
 
 @pytest.mark.slow
 def test_the_public_mobilefacenet_gives_its_published_accuracy(data: Path, tmp_path: Path) -> None:
-    """Folds 0 and 1 of LFW here, to keep it short; the whole protocol is in benchmarks/README.md."""
+    """200 pairs of LFW's first fold here, to keep it short; README.md has the whole protocol."""
     weights = data / "weights" / "mobilefacenet_128d" / "068.ckpt"
     import_weights("mobilefacenet_128d", weights, tmp_path / "run")
-    lines = (data / "lfw112" / "pairs.txt").read_text().splitlines()
-    (tmp_path / "pairs.txt").write_text("\n".join(["2\t300", *lines[1:1201]]) + "\n")
+    lines = (data / "lfw112" / "pairs.txt").read_text().splitlines()[1:601]
+    halves = [lines[k : k + 50] + lines[300 + k : 350 + k] for k in (0, 50)]
+    (tmp_path / "pairs.txt").write_text("\n".join(["2\t50", *halves[0], *halves[1]]) + "\n")
     options = {"images": data / "lfw112" / "images.tar", "pairs": str(tmp_path / "pairs.txt"), "batch_size": 128}
     assess(tmp_path / "run", **{**OPTIONS, **options, "out": tmp_path})
     found = json.loads((tmp_path / "metrics.json").read_text())["model"]
-    assert 0.985 <= found["metrics"]["acc"] <= 0.995
+    assert 0.97 <= found["metrics"]["acc"] <= 1.0
     assert os.path.getsize(tmp_path / "verification.png") > 10_000
