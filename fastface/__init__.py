@@ -14,7 +14,7 @@ _PUBLIC = {
     "load_config": "fastface.command",
     "build_backbone": "fastface.models",
 }
-__all__ = ["Index", "Verifier", "__version__", "build_backbone", "load_config", "load_embedder"]
+__all__ = ["Index", "Verifier", "__version__", "build_backbone", "load_config", "load_embedder"]  # pyright: ignore
 
 
 def __getattr__(name: str) -> Any:

@@ -69,7 +69,7 @@ def build_run(command: Command) -> Run:
     if config.train.channels_last:
         task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.train.compile:
-        task.backbone.compile()  # in place: parameter names stay
+        task.get_submodule("backbone").compile()  # in place: parameter names stay
     optimizer = restored_optimizer(config, task, accelerator.device, saved)
     module, optimizer = accelerator.prepare(task, optimizer)
     if saved is not None and accelerator.scaler is not None and saved.state.get("scaler"):
