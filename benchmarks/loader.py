@@ -50,7 +50,7 @@ def main() -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--shards", type=Path, help="a shard set to read; without it, images are drawn")
-    parser.add_argument("--images", type=int, default=8000, help="how many images to draw")
+    parser.add_argument("--images", type=int, default=20_000, help="how many images to draw")
     parser.add_argument("--threads", type=int, default=2, help="decoding threads, or worker processes, of each loader")
     parser.add_argument("--repeat", type=int, default=3, help="repetitions of each case")
     parser.add_argument("--seconds", type=float, default=1.5, help="how long each case is timed")
