@@ -107,5 +107,8 @@ def training_losses(model: Path) -> np.ndarray | None:
 def _settings(images: Path | None, pairs: str, bin: Path | None, crop: str) -> EvalSet:
     if (images is None) == (bin is None):
         raise ValueError("give --images DIR_OR_SHARDS (with --pairs FILE or a number) or --bin FILE")
-    cut = crop if crop in ("as-trained", "none") else float(crop)
+    try:
+        cut = crop if crop in ("as-trained", "none") else float(crop)
+    except ValueError:
+        raise ValueError(f"--crop {crop!r} is none of as-trained, none, or a fraction such as 0.5") from None
     return EvalSet(images=images, pairs=int(pairs) if pairs.isdecimal() else Path(pairs), bin=bin, crop=cut)  # type: ignore[arg-type]
