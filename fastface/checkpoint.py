@@ -1,6 +1,5 @@
 """Tensors and state -> a verified step folder on disk, and back: never a half-written one, never a silent skip."""
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -15,6 +14,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from fastface.durable import fsync_file, fsync_folder, write_durably
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -59,18 +60,15 @@ def save(
         temporary.mkdir(parents=True, exist_ok=True)
         for name, content in tensors.items():
             _save_tensors(content, temporary / name)
-        _write(temporary / "state.json", {"format": FORMAT, "step": step, **state})
+            fsync_file(temporary / name)
+        write_durably(temporary / "state.json", _json({"format": FORMAT, "step": step, **state}))
         files = [*tensors, "state.json"]
-        for name in files:
-            _fsync(temporary / name)
         entries = {n: {"size": (temporary / n).stat().st_size, "sha256": _sha256(temporary / n)} for n in files}
-        _write(temporary / MANIFEST, {"format": FORMAT, "step": step, "files": entries})
-        _fsync(temporary / MANIFEST)
-        _fsync(temporary)
+        write_durably(temporary / MANIFEST, _json({"format": FORMAT, "step": step, "files": entries}))
         if final.exists():  # a damaged folder that was skipped on resume: it makes room only now
             shutil.rmtree(_aside(final))
         os.rename(temporary, final)
-        _fsync(folder)
+        fsync_folder(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         needed = sum(t.numel() * t.element_size() for content in tensors.values() for t in content.values())
@@ -170,11 +168,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, flat:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file so that a reader sees the old or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    _write(temporary, content)
-    _fsync(temporary)
-    os.replace(temporary, path)
-    _fsync(path.parent)
+    write_durably(path, _json(content))
 
 
 def put_aside(folder: Path, step: int) -> list[str]:
@@ -213,20 +207,10 @@ def _save_tensors(content: Mapping[str, Tensor], path: Path) -> None:
         raise OSError(errno.ENOSPC if full else errno.EIO, "no space left" if full else str(error)) from error
 
 
-def _write(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode("ascii")  # any file name survives as an escape
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        # Folders cannot be fsynced on every file system; a file that cannot be is an error.
-        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

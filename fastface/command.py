@@ -1,7 +1,6 @@
 """YAML files and command-line overrides -> RunConfig, checked before any work starts."""
 
 import argparse
-import difflib
 import json
 import re
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from fastface.config import RunConfig
+from fastface.spelling import nearest
 
 
 class Command(NamedTuple):
@@ -94,8 +94,8 @@ _Loader.add_implicit_resolver(
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        near = _nearest(path.name, [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else [])
-        raise FileNotFoundError(f"no configuration file {path}{near}")
+        there = [p.name for p in path.parent.glob("*.yaml")]
+        raise FileNotFoundError(f"no configuration file {path}{nearest(path.name, there)}")
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, ValueError) as error:
@@ -118,15 +118,16 @@ def _validate(content: dict[str, Any], where: str) -> RunConfig:
         # Through JSON, because strict validation then still takes lists for tuples and strings for paths.
         return RunConfig.model_validate_json(json.dumps(content, default=str))
     except ValidationError as error:
-        lines = [_explain(item, content) for item in error.errors()]
+        lines = [_explain(item) for item in error.errors()]
         raise ValueError(f"{where}:\n  " + "\n  ".join(lines)) from None
 
 
-def _explain(item: Any, content: dict[str, Any]) -> str:
+def _explain(item: Any) -> str:
     path = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         owner = _section_at(item["loc"][:-1])
-        return f"unknown key {path}{_nearest(str(item['loc'][-1]), list(owner.model_fields) if owner else [])}"
+        keys = list(owner.model_fields) if owner else []
+        return f"unknown key {path}{nearest(str(item['loc'][-1]), keys) or '; its section has ' + ', '.join(keys)}"
     if item["type"] == "value_error":
         return f"{path or 'run'}: {item['ctx']['error']}"
     return f"{path}: {item['msg'].lower()}, got {item['input']!r}"
@@ -140,8 +141,3 @@ def _section_at(parts: Sequence[int | str]) -> type[BaseModel] | None:
         else:  # dict[str, EvalSet]: any key leads to its value type
             section = next((a for a in get_args(section) if isinstance(a, type) and issubclass(a, BaseModel)), None)
     return section if isinstance(section, type) and issubclass(section, BaseModel) else None
-
-
-def _nearest(name: str, choices: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else (f"; choose from {', '.join(choices)}" if choices else "")

@@ -1,6 +1,5 @@
 """Other projects' weights -> a run folder with their recipe, so that every fastface command takes them."""
 
-import difflib
 import hashlib
 import json
 import platform
@@ -14,6 +13,7 @@ from fastface.card import card_of
 from fastface.config import RunConfig
 from fastface.models import build_backbone
 from fastface.models.weights import load_backbone_weights, read_foreign
+from fastface.spelling import nearest
 from fastface.tasks import network_size
 
 
@@ -51,8 +51,7 @@ def import_weights(kind: str, file: Path, out: Path) -> str:
         ValueError: for an unknown kind, an unreadable file, or names that do not fit.
     """
     if kind not in KINDS:
-        near = difflib.get_close_matches(kind, KINDS, n=1)
-        raise ValueError(f"unknown kind {kind!r}{f'; did you mean {near[0]!r}?' if near else ''}: {', '.join(KINDS)}")
+        raise ValueError(f"unknown kind {kind!r}{nearest(kind, KINDS)}; kinds: {', '.join(KINDS)}")
     if out.exists():
         raise ValueError(f"{out} exists already: choose another --out or remove it")
     recipe = KINDS[kind]

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fastface import dist
+from fastface.durable import write_durably
 
 
 class Log:
@@ -152,6 +153,4 @@ def _cut_after(path: Path, step: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError):
             break  # only the last line can be torn: each append is fsynced whole
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    os.replace(temporary, path)
+    write_durably(path, "".join(line + "\n" for line in kept).encode())

@@ -18,9 +18,9 @@ def write(path: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("optimm: {}", "unknown key optimm; did you mean 'optim'"),
-        ("optim: {lrr: 1.0}", "unknown key optim.lrr; did you mean 'lr'"),
-        ("eval: {sets: {val: {imagess: x}}}", "unknown key eval.sets.val.imagess; did you mean 'images'"),
+        ("optimm: {}", "unknown key optimm, perhaps you meant 'optim'"),
+        ("optim: {lrr: 1.0}", "unknown key optim.lrr, perhaps you meant 'lr'"),
+        ("eval: {sets: {val: {imagess: x}}}", "unknown key eval.sets.val.imagess, perhaps you meant 'images'"),
         ("optim: {lr: fast}", "optim.lr: input should be a valid number, got 'fast'"),
         ("seed: 1.5", "seed: input should be a valid integer"),
         ("train: {compile: 1}", "train.compile: input should be a valid boolean"),
@@ -44,7 +44,7 @@ def test_a_bad_file_is_refused_with_path_and_remedy(tmp_path: Path, text: str, e
 
 def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
     write(tmp_path / "demo.yaml", "")
-    with pytest.raises(FileNotFoundError, match=r"did you mean 'demo\.yaml'"):
+    with pytest.raises(FileNotFoundError, match=r"perhaps you meant 'demo\.yaml'"):
         load_config(tmp_path / "demmo.yaml")
 
 

@@ -164,7 +164,9 @@ def test_missing_dali_is_said_with_its_pip_line(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_wrong_choices_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"'tortch' is unknown; did you mean 'torch'\? All: torch, dali-cpu, dali-gpu"):
+    with pytest.raises(
+        ValueError, match=r"'tortch' is unknown, perhaps you meant 'torch'; known: torch, dali-cpu, dali-gpu"
+    ):
         build_decoder("tortch", size=(8, 8), threads=1)
     with pytest.raises(ValueError, match="dali-gpu needs a CUDA device, not cpu"):
         build_decoder("dali-gpu", size=(8, 8), threads=1)

@@ -16,7 +16,7 @@ ENTRIES = ("train", "evaluate", "export", "verify")
 
 # Floors of the house, ground first. A module imports from its own floor or a lower one.
 FLOORS = [
-    {"config", "dist", "log"},
+    {"config", "dist", "durable", "spelling", "log"},
     {"data"},
     {"models", "heads", "losses", "metrics", "mining", "optim", "card"},
     {"tasks"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Protocol
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from fastface.data.augment import Draws
 from fastface.data.batch import Finisher
+from fastface.spelling import nearest
 
 
 class Decoder(Protocol):
@@ -77,8 +77,7 @@ def build_decoder(
     compiled: see batch.planar_kernel. ValueError: unknown name, package missing, or no GPU for dali-gpu.
     """
     if name not in DECODERS:
-        near = difflib.get_close_matches(name, DECODERS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"data.decoder {name!r} is unknown; did you mean {near!r}? All: {', '.join(DECODERS)}")
+        raise ValueError(f"data.decoder {name!r} is unknown{nearest(name, DECODERS)}; known: {', '.join(DECODERS)}")
     if threads < 1:
         raise ValueError(f"data.threads is {threads}; decoding needs at least one thread")
     return DECODERS[name](size, threads, Finisher(torch.device(device), mean, std, compiled))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastface.data.index import FORMAT
+from fastface.durable import fsync_folder, write_durably
 
 
 def derive_columns(label: np.ndarray, num_classes: int, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -85,23 +86,3 @@ def dataset_id(shards: list[dict[str, Any]], columns: Mapping[str, Any], classes
     """Return the sha256 over shard hashes, column hashes and class names that names a dataset everywhere."""
     essence = {"shards": [shard["sha256"] for shard in shards], "columns": dict(columns), "classes": classes}
     return hashlib.sha256(json.dumps(essence, sort_keys=True).encode("ascii")).hexdigest()
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file so that after a crash it is there whole or not at all: temporary name, fsync, rename."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    fsync_folder(path.parent)
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastface.data.index import OTHER_COLUMNS, RECORD_COLUMNS
-from fastface.data.index_write import derive_columns, write_durably, write_index
+from fastface.data.index_write import derive_columns, write_index
 from fastface.data.pack import Job, Note, read_note
 from fastface.data.shards import padded, relabel, shard_name
+from fastface.durable import write_durably
 
 if TYPE_CHECKING:
     from fastface.data.sources import Source

@@ -7,6 +7,7 @@ position: so a shard depends on input, options and k alone, and any number of pr
 from __future__ import annotations
 
 import errno
+import io
 import json
 import multiprocessing
 import os
@@ -20,8 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fastface.data.images import ImageSpec, Prepared, Rejected, prepare
-from fastface.data.index_write import fsync_folder
 from fastface.data.shards import ShardWriter, shard_name
+from fastface.durable import fsync_folder, write_durably
 
 if TYPE_CHECKING:
     from fastface.data.sources import Source
@@ -180,16 +181,9 @@ def pack_shard(job: Job, shard: int, counters: Counters) -> None:
 
 def _write_note(job: Job, shard: int, note: Note) -> None:
     rest = json.dumps({"bytes": note.bytes, "sha256": note.sha256, "rejects": note.rejects}).encode("ascii")
-    temporary = job.notes / f"{os.getpid()}-{shard:06d}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, rest=np.frombuffer(rest, np.uint8), **note.columns)  # pyright: ignore[reportArgumentType]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, job.note(shard))
-    finally:
-        temporary.unlink(missing_ok=True)
-    fsync_folder(job.notes)
+    packed = io.BytesIO()
+    np.savez(packed, rest=np.frombuffer(rest, np.uint8), **note.columns)  # pyright: ignore[reportArgumentType]
+    write_durably(job.note(shard), packed.getvalue())
 
 
 def read_note(job: Job, shard: int) -> Note:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fastface.data.index_write import fsync_folder, write_durably
+from fastface.durable import fsync_folder, write_durably
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 

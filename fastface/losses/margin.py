@@ -18,12 +18,13 @@ Functions here take the target column only, in float32 or float64. Half precisio
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from fastface.spelling import nearest
 
 GRADIENTS = ("exact", "straight_through")
 # 1 - cos^2 in float32 is either 0 or above 1e-7: this floor acts on exact poles only, where it moves the
@@ -54,8 +55,7 @@ MARGINS: dict[str, Callable[[Tensor, float], Tensor]] = {"arcface": arcface, "co
 def margin_function(name: str) -> Callable[[Tensor, float], Tensor]:
     """Look a margin up by name; ValueError with the nearest name if there is none."""
     if name not in MARGINS:
-        nearest = difflib.get_close_matches(name, MARGINS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"margin {name!r} is unknown; did you mean {nearest!r}? Known: {', '.join(MARGINS)}")
+        raise ValueError(f"margin {name!r} is unknown{nearest(name, MARGINS)}; known: {', '.join(MARGINS)}")
     return MARGINS[name]
 
 
@@ -68,8 +68,9 @@ def check_margin(name: str, m: float, s: float, gradient: str) -> None:
     if not (s > 0.0 and math.isfinite(s)):
         raise ValueError(f"s {s} must be positive and finite; the usual scale is 64, or 30 for few classes")
     if gradient not in GRADIENTS:
-        nearest = difflib.get_close_matches(gradient, GRADIENTS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"gradient {gradient!r} is unknown; did you mean {nearest!r}? Known: {', '.join(GRADIENTS)}")
+        raise ValueError(
+            f"gradient {gradient!r} is unknown{nearest(gradient, GRADIENTS)}; known: {', '.join(GRADIENTS)}"
+        )
 
 
 def apply_margin(cosine: Tensor, name: str, m: float, gradient: str = "exact") -> Tensor:

@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from fastface.durable import write_durably
 from fastface.metrics.folds import Pairs, check_folds, make_folds, shared_identities, stratified_folds
 from fastface.metrics.sampling import count_pairs, sample_pairs
+from fastface.spelling import nearest
 
 __all__ = [
     "NamedPairs",
@@ -86,16 +89,14 @@ def resolve_pairs(pairs: NamedPairs, images: Names, where: str = "the images") -
 
 def write_pairs(path: str | Path, pairs: Pairs, name: Callable[[int], str]) -> None:
     """Write pairs as csv (a, b, same, and fold where known), whole or not at all; `name` maps an image id."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
     columns = [pairs.first.tolist(), pairs.second.tolist(), pairs.same.tolist()]
     columns += [] if pairs.fold is None else [pairs.fold.tolist()]
-    with open(partial, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS[: len(columns)])
-        for a, b, same, *fold in zip(*columns, strict=True):
-            writer.writerow([name(a), name(b), int(same), *fold])
-    os.replace(partial, path)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS[: len(columns)])
+    for a, b, same, *fold in zip(*columns, strict=True):
+        writer.writerow([name(a), name(b), int(same), *fold])
+    write_durably(Path(path), text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def _read_lfw(path: Path, lines: list[str]) -> NamedPairs:
@@ -136,8 +137,7 @@ def _read_csv(path: Path, lines: list[str]) -> NamedPairs:
     columns = [cell.strip() for cell in next(rows)]
     for cell in columns:
         if cell not in _COLUMNS:
-            near = difflib.get_close_matches(cell, _COLUMNS, n=1)
-            hint = f", perhaps you meant {near[0]!r}" if near else ""
+            hint = nearest(cell, _COLUMNS)
             raise ValueError(f"{path} line 1: unknown column {cell!r}{hint}; expected a,b,same and maybe fold.")
     if len(set(columns)) < len(columns) or not {"a", "b", "same"} <= set(columns):
         raise ValueError(f"{path} line 1: expected the columns a,b,same and maybe fold, found {lines[0]!r}.")

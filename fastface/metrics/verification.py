@@ -4,7 +4,6 @@ The score of a pair is a similarity; it is accepted iff score >= threshold. Ties
 sorting: among thresholds of equal accuracy the highest is taken, the one that accepts least.
 """
 
-import difflib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from fastface.metrics.curve import Threshold, area, calibrate, check_scores, cur
 from fastface.metrics.folds import NUM_FOLDS, check_folds, stratified_folds
 from fastface.metrics.insightface import grid_accuracy, grid_val
 from fastface.metrics.intervals import wilson
+from fastface.spelling import nearest
 
 __all__ = [
     "METRIC_DIRECTION",
@@ -69,9 +69,8 @@ def metric_direction(key: str) -> int:
     """Return +1 where more of the metric is better, -1 where less is; the key may carry a set ("lfw/acc")."""
     name = key.rsplit("/", 1)[-1]
     if name not in METRIC_DIRECTION:
-        near = difflib.get_close_matches(name, METRIC_DIRECTION, n=1, cutoff=0.4)
-        hint = f"; perhaps you meant {near[0]!r}" if near else ""
-        raise ValueError(f"Unknown metric {key!r}{hint}. Known: {', '.join(METRIC_DIRECTION)}.")
+        known = ", ".join(METRIC_DIRECTION)
+        raise ValueError(f"Unknown metric {key!r}{nearest(name, METRIC_DIRECTION)}. Known: {known}.")
     return METRIC_DIRECTION[name]
 
 

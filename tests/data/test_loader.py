@@ -265,7 +265,7 @@ def test_accumulation_fills_the_batch() -> None:
 
 
 def test_wrong_options_are_refused(index: Index) -> None:
-    with pytest.raises(ValueError, match="did you mean 'dali-cpu'"):
+    with pytest.raises(ValueError, match="perhaps you meant 'dali-cpu'"):
         loader_of(index, decoder="dali_cpu")
     with pytest.raises(ValueError, match="rank 2 of 2"):
         loader_of(index, rank=2, world=2)

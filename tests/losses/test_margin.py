@@ -91,15 +91,15 @@ def test_half_precision_is_refused(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("arcfase", 0.5, 64.0, "exact"), "did you mean 'arcface'"),
-        (("cosine", 0.5, 64.0, "exact"), "did you mean 'cosface'"),
+        (("arcfase", 0.5, 64.0, "exact"), "perhaps you meant 'arcface'"),
+        (("cosine", 0.5, 64.0, "exact"), "perhaps you meant 'cosface'"),
         (("arcface", -0.1, 64.0, "exact"), "outside"),
         (("arcface", 1.6, 64.0, "exact"), "outside"),
         (("cosface", 1.0, 64.0, "exact"), "outside"),
         (("arcface", math.nan, 64.0, "exact"), "outside"),
         (("arcface", 0.5, 0.0, "exact"), "positive"),
         (("arcface", 0.5, math.inf, "exact"), "finite"),
-        (("arcface", 0.5, 64.0, "straight-through"), "did you mean 'straight_through'"),
+        (("arcface", 0.5, 64.0, "straight-through"), "perhaps you meant 'straight_through'"),
     ],
 )
 def test_meaningless_settings_are_refused(arguments: tuple[str, float, float, str], message: str) -> None:

@@ -270,7 +270,7 @@ def test_details_are_json_and_metrics_have_the_shared_keys() -> None:
 def test_metrics_are_known_with_their_direction() -> None:
     assert metric_direction("acc") == metric_direction("lfw/tar_1e-2") == 1
     assert metric_direction("val/eer") == metric_direction("loss") == -1
-    with pytest.raises(ValueError, match=r"'lfw/tar_1e2'; perhaps you meant 'tar_1e-2'"):
+    with pytest.raises(ValueError, match=r"'lfw/tar_1e2', perhaps you meant 'tar_1e-2'"):
         metric_direction("lfw/tar_1e2")
     with pytest.raises(ValueError, match="Known: acc, acc_std"):
         metric_direction("xyz")

@@ -1,6 +1,5 @@
 """Raw datasets of any layout -> Source: classes, labels and the encoded bytes of every record."""
 
-import difflib
 import os
 import stat
 import sys
@@ -13,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from fastface.data.headers import Rejected
+from fastface.spelling import nearest
 
 MAX_FILE_BYTES = 1 << 29  # 512 MB; 50 million pixels of 16-bit RGBA take 400 MB uncompressed
 
@@ -106,12 +106,6 @@ def open_source(kind: str, path: str | Path, *, root: str | Path | None = None) 
     if kind == "folder":
         return dict(open_folder(path))
     return {"": open_rec(path) if kind == "rec" else open_bin(path)}
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return ", perhaps you meant 'x'" for the nearest spelling, or nothing."""
-    close = difflib.get_close_matches(name, names, n=1)
-    return f", perhaps you meant {close[0]!r}" if close else ""
 
 
 def nearest_path(path: Path) -> str:

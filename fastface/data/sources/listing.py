@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fastface.data.sources import Names, encode_labels, nearest, nearest_path, read_file
+from fastface.data.sources import Names, encode_labels, nearest_path, read_file
+from fastface.spelling import nearest
 
 _BOX = ("x0", "y0", "x1", "y1")
 _TAKEN = {"shard", "offset", "length", "label", "crc32", "width", "height", "by_label", "label_start"}
