@@ -12,7 +12,7 @@ import numpy as np
 
 def prepare(work: Path, shards: Path | None, count: int) -> None:
     """Lay out the same images in work/shards, work/images (ImageFolder) and work/idx (DALI's reader)."""
-    from fastface.data.convert import Options, convert
+    from fastface.conversion.convert import Options, convert
     from fastface.data.index import Index
     from fastface.data.shards import ShardReader
 

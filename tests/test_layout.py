@@ -18,6 +18,7 @@ ENTRIES = ("train", "evaluate", "export", "verify")
 FLOORS = [
     {"config", "dist", "durable", "spelling", "log"},
     {"data"},
+    {"conversion"},
     {"models", "heads", "losses", "metrics", "mining", "optim", "card"},
     {"tasks"},
     {"command", "hardware", "checkpoint", "predictor", "foreign", "evaluation", "evaluators", "assessment"}

@@ -1,4 +1,4 @@
-"""Verify shard sets: arguments in, one call of fastface.data.check out."""
+"""Verify shard sets: arguments in, one call of fastface.conversion.check out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone need not be installed
 
-from fastface.data.check import check
+from fastface.conversion.check import check
 
 EPILOG = """\
 examples:

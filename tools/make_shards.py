@@ -1,4 +1,4 @@
-"""Make tar shards of a raw dataset: arguments in, one call of fastface.data.convert out."""
+"""Make tar shards of a raw dataset: arguments in, one call of fastface.conversion.convert out."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone need not be installed
 
-from fastface.data.convert import convert
+from fastface.conversion.convert import convert
+from fastface.conversion.options import Options
+from fastface.conversion.order import parse_split
 from fastface.data.images import ImageSpec
-from fastface.data.options import Options
-from fastface.data.order import parse_split
 
 EPILOG = """\
 examples:

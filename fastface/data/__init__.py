@@ -1,1 +1,1 @@
-"""Raw files -> shards -> index -> plan -> batches, read in the order in which a sample travels."""
+"""Raw records -> index -> plan -> batches, read in the order in which a sample travels."""

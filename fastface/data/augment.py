@@ -19,6 +19,10 @@ class Draws(NamedTuple):
 
     flip: np.ndarray  # bool [B], mirror left to right
 
+    def rows(self, start: int, stop: int) -> Draws:
+        """Return the draws of rows [start, stop)."""
+        return Draws(self.flip[start:stop])
+
 
 class Augment:
     """Draw the parameters of every slot from its key alone: ranks, threads and batch sizes change nothing."""

@@ -238,6 +238,6 @@ class _Jobs:
         draws = loader.augment.draw(together)
         ends = np.cumsum([len(slots.records) for slots, _ in parts]).tolist()
         return [
-            _Job(slots, Draws(*(field[end - len(slots.records) : end] for field in draws)), micro)
+            _Job(slots, draws.rows(end - len(slots.records), end), micro)
             for (slots, micro), end in zip(parts, ends, strict=True)
         ]

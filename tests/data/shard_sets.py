@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fastface.data.convert import convert
+from fastface.conversion.convert import convert
+from fastface.conversion.options import Options
 from fastface.data.index import Index
-from fastface.data.options import Options
 
 
 def face(person: int, number: int, width: int = 32, height: int = 32, quality: int = 90) -> bytes:

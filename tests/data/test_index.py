@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastface.data.convert import convert
+from fastface.conversion.convert import convert
+from fastface.conversion.options import Options
 from fastface.data.index import Index
-from fastface.data.options import Options
 from tests.data.shard_sets import face, make_set, write_folder
 
 

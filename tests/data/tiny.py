@@ -9,7 +9,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from fastface.data.convert import Options, convert
+from fastface.conversion.convert import Options, convert
 from fastface.data.images import ImageSpec
 from fastface.data.index import Index
 

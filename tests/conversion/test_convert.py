@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastface.data.check import check
-from fastface.data.convert import convert
+from fastface.conversion.check import check
+from fastface.conversion.convert import convert
+from fastface.conversion.join import DataError
+from fastface.conversion.options import Options
+from fastface.conversion.order import auto_shard_size, parse_split, shuffled
+from fastface.conversion.partial import Partial, StorageError
 from fastface.data.images import ImageSpec, prepare
 from fastface.data.index import Index
-from fastface.data.join import DataError
-from fastface.data.options import Options
-from fastface.data.order import auto_shard_size, parse_split, shuffled
-from fastface.data.partial import Partial, StorageError
 from fastface.data.shards import ShardReader
 from tests.data.badfiles import write_bad_files, write_odd_but_good
 from tests.data.shard_sets import face, make_set, raw_bytes, tree, write_folder

@@ -14,16 +14,16 @@ import numpy as np
 from tqdm import tqdm
 
 from fastface import __version__
+from fastface.conversion.join import DataError, check_columns, join_set, write_rejects
+from fastface.conversion.options import Options
+from fastface.conversion.order import auto_shard_size, fingerprint, shared_identities, shuffled
+from fastface.conversion.pack import Job, prepare_record, read_note
+from fastface.conversion.partial import Partial, StorageError
+from fastface.conversion.report import Report
+from fastface.conversion.workers import num_cores, pack_all
 from fastface.data.images import Rejected
 from fastface.data.index import FORMAT
-from fastface.data.join import DataError, check_columns, join_set, write_rejects
-from fastface.data.options import Options
-from fastface.data.order import auto_shard_size, fingerprint, shared_identities, shuffled
-from fastface.data.pack import Job, prepare_record, read_note
-from fastface.data.partial import Partial, StorageError
-from fastface.data.report import Report
 from fastface.data.sources import enough_images, include_exclude, open_source, split_by_identity
-from fastface.data.workers import num_cores, pack_all
 
 if TYPE_CHECKING:
     from fastface.data.sources import Source

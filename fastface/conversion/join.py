@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastface.conversion.pack import Job, Note, read_note
 from fastface.data.index import OTHER_COLUMNS, RECORD_COLUMNS
 from fastface.data.index_write import derive_columns, write_index
-from fastface.data.pack import Job, Note, read_note
 from fastface.data.shards import padded, relabel, shard_name
 from fastface.durable import write_durably
 

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastface.conversion.walk import Damage, Member, walk
+from fastface.conversion.workers import num_cores
 from fastface.data.images import ImageSpec, Rejected, prepare
 from fastface.data.index import OTHER_COLUMNS, RECORD_COLUMNS, read_meta
 from fastface.data.index_write import common_size, dataset_id, describe_column
-from fastface.data.walk import Damage, Member, walk
-from fastface.data.workers import num_cores
 
 SHOWN = 20  # problems listed per shard; a damaged tar can have one per image
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastface.data.check import check
+from fastface.conversion.check import check
 from fastface.data.index import Index
 from fastface.data.index_write import dataset_id, describe_column
 from fastface.data.shards import BLOCK, padded, tar_header

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
-from fastface.data.pack import Counters, Job, pack_shard
+from fastface.conversion.pack import Counters, Job, pack_shard
 
 
 def num_cores() -> int:
