@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,15 @@ OTHER_COLUMNS = {  # derived, other lengths
     "names_start": "<i8",  # [N + 1]
     "by_name": None,  # [N] record ids in the order of their names' bytes
 }
+
+
+class Located(NamedTuple):
+    """Where the encoded bytes of some records lie; an array of [n] each."""
+
+    shard: np.ndarray  # int32, for shard_path and shard_bytes
+    offset: np.ndarray  # int64, bytes from the start of the shard
+    length: np.ndarray  # int32, bytes
+    crc32: np.ndarray  # uint32, of these bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +103,26 @@ class Index:
 
     def __repr__(self) -> str:
         return f"Index({str(self.path)!r}, {self.num_samples:,} images of {self.num_classes:,} identities)"
+
+    @property
+    def num_shards(self) -> int:
+        return len(self.meta["shards"])
+
+    def shard_path(self, shard: int) -> Path:
+        """Return the tar of a shard."""
+        return self.path / self.meta["shards"][shard]["name"]
+
+    def shard_bytes(self, shard: int) -> int:
+        """Return how long the tar of a shard is when it is whole."""
+        return self.meta["shards"][shard]["bytes"]
+
+    def locate(self, records: np.ndarray) -> Located:
+        """Say where the bytes of records (int64 [n]) are."""
+        return Located(self.shard[records], self.offset[records], self.length[records], self.crc32[records])
+
+    def labels_of(self, records: np.ndarray) -> np.ndarray:
+        """Return the labels (int64 [n]) of records (int64 [n])."""
+        return self.label[records].astype(np.int64)
 
     def _name_bytes(self, i: int) -> bytes:
         return self._names[self._names_start[i] : self._names_start[i + 1]].tobytes()

@@ -75,6 +75,10 @@ class Loader:
     ) -> None:
         self._constructed = time.perf_counter()
         self.accumulation = accumulation(plan.batch_size, micro_batch, world)
+        if micro_batch % plan.unit:
+            raise ValueError(
+                f"train.micro_batch {micro_batch} would part rows that belong together: choose a multiple of {plan.unit}"
+            )
         _check_images(index, size)
         if not 0 <= rank < world or ahead < 1:
             raise ValueError(
@@ -155,14 +159,14 @@ class Loader:
         except BadImage as error:
             self.reader.check_unchanged()  # a shard replaced under us is the likelier cause, and says so
             raise ValueError(self._complain(int(records[error.row]), error.reason)) from error
-        labels = torch.from_numpy(self.index.label[records].astype(np.int64))
+        labels = torch.from_numpy(self.index.labels_of(records))
         with torch.cuda.stream(self._stream):  # no-op on a CPU; not to queue behind training
             return Batch(out, labels.to(self.device), records, slots.step, micro)
 
     def _complain(self, record: int, reason: str) -> str:
         index = self.index
-        offset = int(index.offset[record])
-        shard = index.path / index.meta["shards"][int(index.shard[record])]["name"]
+        place = index.locate(np.array([record]))
+        offset, shard = int(place.offset[0]), index.shard_path(int(place.shard[0]))
         with open(shard, "rb") as file:
             file.seek(offset - 512)  # the tar header before the image begins with the member's name
             member = file.read(100).split(b"\0")[0].decode("ascii", "backslashreplace")

@@ -40,6 +40,8 @@ class Slots(NamedTuple):
 class Plan(Protocol):
     """A pure function of the step: it knows nothing of processes, threads or devices."""
 
+    unit: int  # neighbouring rows that belong together: no micro-batch may part them
+
     @property
     def batch_size(self) -> int: ...
 
@@ -59,6 +61,8 @@ class Shuffled:
     An epoch has size // batch_size steps; the records left over differ in every epoch. Memory and the cost of
     starting at any step do not depend on `size`.
     """
+
+    unit = 1
 
     def __init__(self, size: int, batch_size: int, seed: int) -> None:
         _check_sizes(size, batch_size)
@@ -97,6 +101,8 @@ class Shuffled:
 
 class Sequential:
     """Visit the records once, in order; the last step may be shorter. For evaluation."""
+
+    unit = 1
 
     def __init__(self, size: int, batch_size: int, seed: int = 0) -> None:
         _check_sizes(size, batch_size)

@@ -117,30 +117,26 @@ class ShardReader:
     def __init__(self, index: Index, *, check_crc: bool = False) -> None:
         self.index = index
         self.check_crc = check_crc
-        self._shards: list[dict] = index.meta["shards"]
-        self._mapped: list[_Mapped | None] = [None] * len(self._shards)
+        self._mapped: list[_Mapped | None] = [None] * index.num_shards
 
     def view(self, i: int) -> np.ndarray:
         """Return the encoded bytes of record i: uint8 [length], read-only, not copied."""
-        index = self.index
-        return self._view(int(i), int(index.shard[i]), int(index.offset[i]), int(index.length[i]))
+        return self.views(np.array([i]))[0]
 
     def views(self, ids: np.ndarray) -> list[np.ndarray]:
         """Return `view` of each record; faster, as the index is read once for all."""
-        index = self.index
-        columns = (ids, index.shard[ids], index.offset[ids], index.length[ids])
+        columns = (ids, *self.index.locate(ids))
         return [self._view(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
-    def _view(self, i: int, shard: int, offset: int, length: int) -> np.ndarray:
+    def _view(self, i: int, shard: int, offset: int, length: int, crc32: int) -> np.ndarray:
         mapped = self._mapped[shard] or self._map(shard)
         data = mapped.data[offset : offset + length]
-        if self.check_crc and zlib.crc32(data.data) != int(self.index.crc32[i]):
-            raise ValueError(self._crc_message(i, mapped, offset))
+        if self.check_crc and (found := zlib.crc32(data.data)) != crc32:
+            raise ValueError(self._crc_message(i, shard, mapped, offset, found, crc32))
         return data
 
     def _map(self, shard: int) -> _Mapped:
-        path = self.index.path / self._shards[shard]["name"]
-        expected = self._shards[shard]["bytes"]
+        path, expected = self.index.shard_path(shard), self.index.shard_bytes(shard)
         try:
             with open(path, "rb") as file:
                 stat = os.fstat(file.fileno())
@@ -157,15 +153,12 @@ class ShardReader:
         self._mapped[shard] = mapped
         return mapped
 
-    def _crc_message(self, i: int, mapped: _Mapped, offset: int) -> str:
-        data = mapped.data
-        header = bytes(data[offset - BLOCK : offset - BLOCK + 100])
+    def _crc_message(self, i: int, shard: int, mapped: _Mapped, offset: int, found: int, expected: int) -> str:
+        header = bytes(mapped.data[offset - BLOCK : offset - BLOCK + 100])
         member = header.split(b"\0")[0].decode("ascii", "backslashreplace")
-        name = self._shards[int(self.index.shard[i])]["name"]
-        found = zlib.crc32(data[offset : offset + int(self.index.length[i])].data)
         return (
-            f"{self.index.path / name}, member {member} at byte {offset}: crc32 is {found:08x}, the "
-            f"index says {int(self.index.crc32[i]):08x} (record {i}, made from {self.index.name(i)!r}): the "
+            f"{self.index.shard_path(shard)}, member {member} at byte {offset}: crc32 is {found:08x}, the "
+            f"index says {expected:08x} (record {i}, made from {self.index.name(i)!r}): the "
             f"file is damaged; run `{CHECK} {self.index.path}` and make the shards again"
         )
 
@@ -178,7 +171,7 @@ class ShardReader:
         for shard, mapped in enumerate(self._mapped):
             if mapped is None:
                 continue
-            path = self.index.path / self._shards[shard]["name"]
+            path = self.index.shard_path(shard)
             try:
                 stat = path.stat()
             except FileNotFoundError:
@@ -188,7 +181,7 @@ class ShardReader:
 
     def close(self) -> None:
         """Let go of all shards; those that views still use stay mapped until the views go."""
-        self._mapped = [None] * len(self._shards)
+        self._mapped = [None] * self.index.num_shards
 
     def __enter__(self) -> ShardReader:
         return self
