@@ -77,7 +77,7 @@ class Loader:
         self.accumulation = accumulation(plan.batch_size, micro_batch, world)
         if micro_batch % plan.unit:
             raise ValueError(
-                f"train.micro_batch {micro_batch} would part rows that belong together: choose a multiple of {plan.unit}"
+                f"train.micro_batch {micro_batch} would part rows that belong together: take a multiple of {plan.unit}"
             )
         _check_images(index, size)
         if not 0 <= rank < world or ahead < 1:
