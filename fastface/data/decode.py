@@ -20,7 +20,7 @@ class Decoder(Protocol):
     callers: int  # how many threads may call at the same time, each with a whole micro-batch
 
     def __call__(self, blobs: list[np.ndarray], draws: Draws, out: Tensor) -> None:
-        """Fill `out`, float32 [B, 3, H, W] on the device, complete on return. Raises BadImage."""
+        """Fill `out`, float32 or uint8 [B, 3, H, W] on the device, complete on return. Raises BadImage."""
         ...
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ def build_decoder(
 ) -> Decoder:
     """Build the decoder `name` of DECODERS for images of `size` (width, height) px, using `threads` threads.
 
-    compiled: see batch.planar_kernel. ValueError: unknown name, package missing, or no GPU for dali-gpu.
+    compiled: see kernels.kernels. ValueError: unknown name, package missing, or no GPU for dali-gpu.
     """
     if name not in DECODERS:
         raise ValueError(f"data.decoder {name!r} is unknown{nearest(name, DECODERS)}; known: {', '.join(DECODERS)}")
