@@ -11,7 +11,8 @@ from PIL import Image
 
 from fastface.data.augment import Draws
 from fastface.data.batch import normalised
-from fastface.data.decode import DECODERS, BadImage, build_decoder
+from fastface.data.damage import BadImage
+from fastface.data.decode import DECODERS, build_decoder
 from tests.data import tiny
 
 MARKS = {"dali-cpu": [pytest.mark.dali], "dali-gpu": [pytest.mark.dali, pytest.mark.gpu]}

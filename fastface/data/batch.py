@@ -80,14 +80,14 @@ class Finisher:
             planes = torch.empty(out.shape, dtype=torch.uint8, pin_memory=True)
         rows = planes[: len(out)]
         yield rows.numpy()
-        with torch.cuda.stream(self._stream):
+        with self.stream():
             planes_there = rows.to(self.device, non_blocking=True)
         self.from_device(planes_there, out)
         self._pinned.append(planes)
 
     def from_device(self, planes: Tensor, out: Tensor, flip: Tensor | None = None) -> None:
         """Finish uint8 [B, 3, H, W] of any memory layout that is on the device already."""
-        with torch.cuda.stream(self._stream):  # no-op on a CPU
+        with self.stream():
             if flip is not None:
                 planes = torch.where(flip[:, None, None, None], planes.flip(3), planes)
             out.copy_(planes)
@@ -95,6 +95,10 @@ class Finisher:
                 out.sub_(float(self.mean)).mul_(float(self.inverse_std))
         if self._stream is not None:
             self._stream.synchronize()  # a loader thread waits, not training; then pinned memory is free again
+
+    def stream(self) -> contextlib.AbstractContextManager[object]:
+        """Queue what follows on the device in this object's stream; nothing on a CPU."""
+        return torch.cuda.stream(self._stream)
 
     def words(self, words: np.ndarray, flip: np.ndarray, out: np.ndarray) -> None:
         """Finish uint32 [B, H, W] into planes."""

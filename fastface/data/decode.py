@@ -17,6 +17,7 @@ from fastface.spelling import nearest
 class Decoder(Protocol):
     """Decode, apply the draws, normalise; the same inputs give the same pixels on every CPU backend."""
 
+    finish: Finisher
     callers: int  # how many threads may call at the same time, each with a whole micro-batch
 
     def __call__(self, blobs: list[np.ndarray], draws: Draws, out: Tensor) -> None:
@@ -26,15 +27,6 @@ class Decoder(Protocol):
     def close(self) -> None:
         """Let go of threads and buffers; no call may be running."""
         ...
-
-
-class BadImage(ValueError):
-    """An image of a micro-batch that cannot be decoded, or is not of the right size."""
-
-    def __init__(self, row: int, reason: str) -> None:
-        super().__init__(f"row {row}: {reason}")
-        self.row = row  # in the micro-batch
-        self.reason = reason
 
 
 def _torch(size: tuple[int, int], threads: int, finish: Finisher) -> Decoder:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastface.data.augment import Draws
 from fastface.data.batch import Finisher
-from fastface.data.decode import BadImage
+from fastface.data.damage import BadImage
 
 # Images decoded before they are turned into planes. Fewer stay nearer in the cache but pass the GIL more often: 0.68 of
 # the decode-only rate with 4, 0.71 with 16, 0.78 with 32 (112 x 112, CRC on, two threads on 2 cores, 2026-11-22).

@@ -51,16 +51,11 @@ def kernels(compiled: bool | None = None) -> Kernels:
 
 
 def _numpy_words(words: np.ndarray, flip: np.ndarray, out: np.ndarray, mean: np.float32, scale: np.float32) -> None:
-    """Work image by image and plane by plane, so that all but the last pass stay in the cache."""
-    plane = np.empty(words.shape[1:], np.uint32)
-    for image, mirror, target in zip(words, flip.tolist(), out, strict=True):
-        for channel, place in enumerate(target):
-            np.right_shift(image[:, ::-1] if mirror else image, np.uint32(8 * channel), out=plane)
-            np.bitwise_and(plane, np.uint32(255), out=plane)
-            _numpy_finish(plane.view(np.int32), place, mean, scale)
+    _numpy_pixels(words.view(np.uint8).reshape(*words.shape, 4)[..., :3], flip, out, mean, scale)
 
 
 def _numpy_pixels(pixels: np.ndarray, flip: np.ndarray, out: np.ndarray, mean: np.float32, scale: np.float32) -> None:
+    """Work image by image, so that all but the last pass stay in the cache; bytes part faster than words do."""
     planes = np.empty((3, *pixels.shape[1:3]), np.uint8)
     for image, mirror, target in zip(pixels, flip.tolist(), out, strict=True):
         np.copyto(planes, (image[:, ::-1] if mirror else image).transpose(2, 0, 1))
