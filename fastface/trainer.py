@@ -41,6 +41,7 @@ def train(run: Run) -> int:
         evaluators = Evaluators(config.eval, Card.model_validate(run.state["card"]), run.accelerator.device)
         return loop(run, stop, log, evaluators)
     finally:
+        report_damage(run, log)
         run.loader.close()
         log.close()
         stop.close()
@@ -199,8 +200,7 @@ def report_damage(run: Run, log: Log) -> None:
     if not found:
         return
     path = run.folder / "damaged.csv"
-    rows = [list(map(str, [*bad, run.loader.damage.stand_in(bad.record), dist.rank()])) for bad in found]
-    append_csv(path, [*Bad._fields, "replaced_by", "process"], rows)
+    append_csv(path, [*Bad._fields, "process"], [[*map(str, bad), str(dist.rank())] for bad in found])
     for bad in found[:SAID]:
         log.say(f"damaged, replaced by another image of its identity: {bad}")
     count, total = len(run.loader.damage), run.loader.index.num_samples
