@@ -37,9 +37,10 @@ class Buffer:
         if self._in_use is not None:
             self._in_use.synchronize()
             self._in_use = None
-        if self._memory is None:
-            self._memory = torch.empty((micro_batch, 3, size[1], size[0]), dtype=self._dtype, device=device)
-        return self._memory[:rows]
+        image = 3 * size[0] * size[1]
+        if self._memory is None or self._memory.numel() < micro_batch * image:
+            self._memory = torch.empty(micro_batch * image, dtype=self._dtype, device=device)
+        return self._memory[: rows * image].view(rows, 3, size[1], size[0])
 
     def release(self) -> None:
         """Note what the consumer has queued on its current stream; called from the consumer's thread."""
