@@ -21,3 +21,4 @@ class Case(NamedTuple):
     # float32: contiguous [B, 3, H, W] in [-1, 1]; uint8: [B, 3, H, W] in 0 to 255, contiguous or channels last
     needs: tuple[str, ...] = ()  # modules that the project itself does not require
     reads: tuple[str, ...] = ()  # beside the shards: "images", "idx" or keys of layouts.LAYOUTS
+    epochs_before: int = 0  # taken before the clock starts, where a loader fills a cache in its first
