@@ -15,7 +15,8 @@ from fastface.data.index import Index
 from fastface.data.shards import ShardReader
 
 SIDE = 8  # images are compared by their means over 8 x 8 fields
-# In levels of 256. Decoders differ by 0.1, JPEG at quality 95 of a decoded JPEG by 0.4; two faces by 20 and more.
+# In levels of 256. On 112 x 112 crops of LFW, libjpeg-turbo's bindings differ by 0.0, FFmpeg by up to 0.7 and FFCV's
+# JPEGs of JPEGs by up to 1.0, while of 1,500 images 99 % lie 12 or more from any other image (2026-11).
 TOLERANCE = 2.0
 
 
