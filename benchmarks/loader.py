@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20_000, help="how many images to draw")
     parser.add_argument("--work", type=Path, help="keep what is laid out here for another run; else it is deleted")
     parser.add_argument("--threads", type=int, default=2, help="decoding threads, or worker processes, of each loader")
-    parser.add_argument("--repeat", type=int, default=3, help="repetitions of each case")
+    parser.add_argument("--repeat", type=int, default=3, help="repetitions of each case; 0 only lays out the images")
     parser.add_argument("--seconds", type=float, default=1.5, help="how long each case is timed")
     parser.add_argument("--only", nargs="+", metavar="CASE", help="cases to run, by how their names begin")
     parser.add_argument("--without", nargs="+", metavar="CASE", default=[], help="cases to leave out, likewise")
@@ -81,6 +81,9 @@ def main() -> None:
         prepare(work.resolve(), options.shards, options.images, options.repeat_to, layouts)
         results, failed = measure(names, options, work.resolve())
         images = describe_images(work)
+    if not options.repeat:
+        print(f"laid out in {work}: {images}")
+        return
     if not results:
         sys.exit("no case gave a result")
     method = {"batch": BATCH, "skipped_batches": SKIPPED, "threads": options.threads, "seconds": options.seconds}
