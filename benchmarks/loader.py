@@ -78,7 +78,10 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fastface-bench-")))
         layouts = {layout for name in names for layout in CASES[name].reads}
-        prepare(work.resolve(), options.shards, options.images, options.repeat_to, layouts)
+        try:
+            prepare(work.resolve(), options.shards, options.images, options.repeat_to, layouts)
+        except ValueError as error:
+            parser.error(str(error))
         results, failed = measure(names, options, work.resolve())
         images = describe_images(work)
     if not options.repeat:
@@ -107,7 +110,7 @@ def choose(only: list[str] | None, without: list[str]) -> list[str]:
         for word in words:
             names = {name for name in CASES if name.startswith(word)}
             if not names:
-                raise ValueError(f"no case begins with {word!r}{nearest(word, CASES)}; there are {', '.join(CASES)}")
+                raise ValueError(f"no case begins with {word!r}{nearest(word, CASES)}; there are: {'; '.join(CASES)}")
             found |= names
         return found
 
