@@ -24,6 +24,7 @@ def write_signatures(work: Path) -> None:
     """Write work/signatures.npy, float32 [N, 3, 8, 8]: what every image of work/shards looks like, coarsely."""
     import simplejpeg
 
+    torch.set_num_threads(1)  # several only wait for each other at so little work
     reader = ShardReader(index := Index.open(work / "shards"))
     signatures = np.empty((len(index), 3, SIDE, SIDE), np.float32)
     for record in range(len(index)):

@@ -28,6 +28,7 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
     os.environ |= {
+        "OMP_NUM_THREADS": "1",
         "TMPDIR": str(scratch),
         "DATA_OPTIMIZER_CACHE_FOLDER": str(scratch / "litdata-chunks"),  # litdata deletes both, and by default
         "DATA_OPTIMIZER_DATA_CACHE_FOLDER": str(scratch / "litdata-data"),  # they are `chunks` and `data` in TMPDIR
