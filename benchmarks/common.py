@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 import os
 import platform
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.loader import ROOT, cpu_name, versions
+from fastface.data.decode_torch import decode_into
+from fastface.data.index import Index
+from fastface.data.plan import Shuffled
+from fastface.data.shards import ShardReader
 
 RESULTS = ROOT / "benchmarks/results"
 
@@ -50,3 +58,31 @@ def memory_mb(pid: str = "self") -> dict[str, float]:
 def forget_peak() -> None:
     """Let VmHWM, the peak of memory, start anew from what this process holds now (Linux 4.0 and later)."""
     Path("/proc/self/clear_refs").write_text("5")
+
+
+class DecodeOnly:
+    """Decode the same images again and again with libjpeg-turbo in some threads, keeping nothing: the roofline."""
+
+    def __init__(self, index: Index, threads: int, images: int = 4096, batch: int = 128) -> None:
+        assert index.image_size is not None
+        count = min(images, index.num_samples)
+        self.batches = np.array_split(Shuffled(index.num_samples, count, seed=0)[0].records, -(-count // batch))
+        self.reader, self.threads = ShardReader(index), threads
+        width, height = index.image_size
+        self._memory = [np.empty((height, width, 3), np.uint8) for _ in range(threads)]
+
+    def __call__(self, seconds: float) -> tuple[int, float]:
+        """Decode for some seconds; return how many images, and the seconds of processor time they took."""
+        end, processor = time.perf_counter() + seconds, time.process_time()
+        with ThreadPoolExecutor(self.threads) as pool:
+            counts = list(pool.map(lambda thread: self._decode(thread, end), range(self.threads)))
+        return sum(counts), time.process_time() - processor
+
+    def _decode(self, thread: int, end: float) -> int:
+        image, done, number = self._memory[thread], 0, thread
+        while time.perf_counter() < end:
+            for blob in self.reader.views(self.batches[number % len(self.batches)]):
+                decode_into(blob, image)
+                done += 1
+            number += self.threads
+        return done
