@@ -91,7 +91,7 @@ def _too_little_together(f: Figures, kept: float) -> str:
         )
     return (
         f"The loader's {_plural(f.threads, 'thread')} keep ahead ({f.wait_share:.0%} waiting) but slow the one that "
-        f"drives the GPU, to {kept:.0%} of the network alone: lower runtime.decode_threads or try data.decoder dali-gpu."
+        f"drives the GPU, to {kept:.0%} of the network alone: lower runtime.decode_threads or take dali-gpu."
     )
 
 
