@@ -16,7 +16,6 @@ import numpy as np
 
 from benchmarks.loader import ROOT, cpu_name, versions
 from fastface.data.decode_torch import decode_into
-from fastface.data.index import Index
 from fastface.data.plan import Shuffled
 from fastface.data.shards import ShardReader
 
@@ -61,15 +60,16 @@ def forget_peak() -> None:
 
 
 class DecodeOnly:
-    """Decode the same images again and again with libjpeg-turbo in some threads, keeping nothing: the roofline."""
+    """Decode the same images again and again as the loader does, in as many threads, keeping nothing: the roofline."""
 
-    def __init__(self, index: Index, threads: int, images: int = 4096, batch: int = 128) -> None:
+    def __init__(self, reader: ShardReader, threads: int, images: int = 4096, batch: int = 128) -> None:
+        index = reader.index
         assert index.image_size is not None
         count = min(images, index.num_samples)
         self.batches = np.array_split(Shuffled(index.num_samples, count, seed=0)[0].records, -(-count // batch))
-        self.reader, self.threads = ShardReader(index), threads
+        self.reader, self.threads = reader, threads
         width, height = index.image_size
-        self._memory = [np.empty((height, width, 3), np.uint8) for _ in range(threads)]
+        self._memory = [np.empty((height, width, 4), np.uint8) for _ in range(threads)]
 
     def __call__(self, seconds: float) -> tuple[int, float]:
         """Decode for some seconds; return how many images, and the seconds of processor time they took."""

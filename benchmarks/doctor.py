@@ -29,7 +29,9 @@ from benchmarks.diagnosis import Figures, diagnose  # noqa: E402
 from benchmarks.loader import children_s, cpu_name, machine_busy_s  # noqa: E402
 from benchmarks.peaks import peak, wait  # noqa: E402
 from fastface.command import parse_command  # noqa: E402
-from fastface.data.batch import Batch, planar_kernel  # noqa: E402
+from fastface.data.batch import Batch  # noqa: E402
+from fastface.data.kernels import kernels  # noqa: E402
+from fastface.data.shards import ShardReader  # noqa: E402
 from fastface.hardware import decode_threads_of  # noqa: E402
 from fastface.models.gmacs import count_gmacs  # noqa: E402
 from fastface.run import Run, build_run  # noqa: E402
@@ -139,7 +141,7 @@ class Doctor:
             step += 1
 
     def decode_only(self) -> Callable[[float], Taken]:
-        work = DecodeOnly(self.run.loader.index, self.threads)
+        work = DecodeOnly(ShardReader(self.run.loader.index), self.threads)
 
         def measure(seconds: float) -> Taken:
             start = time.perf_counter()
@@ -208,7 +210,7 @@ class Doctor:
             cores=len(os.sched_getaffinity(0)),
             on_gpu=self.device.type == "cuda",
             decoder=self.run.state["decoder"],
-            compiled=self.device.type == "cuda" or planar_kernel()[0] == "numba",
+            compiled=self.device.type == "cuda" or kernels().name == "numba",
             others=self.others,
         )
 

@@ -74,11 +74,12 @@ class Index:
     _by_name: np.ndarray
 
     @classmethod
-    def open(cls, path: str | Path) -> Index:
+    def open(cls, path: str | Path, *, lost: float = 0.0) -> Index:
         """Open the shard set in folder `path`.
 
         Checks versions, sizes, shapes and, in one pass, the range of the labels; `tools/check_shards.py`
-        checks everything. Raises ValueError where something does not fit.
+        checks everything. Raises ValueError where something does not fit, but for missing and cut shards that hold
+        no more than the share `lost` of the images: a tolerant reader can do without them.
         """
         path = Path(path)
         meta = read_meta(path)
@@ -89,7 +90,7 @@ class Index:
         classes = class_names(path, meta, arrays)
         _check_shapes(path, meta, arrays, len(classes))
         _check_labels(path, arrays["label"], meta["num_classes"])
-        _check_shard_sizes(path, meta)
+        _check_shard_sizes(path, meta, lost)
         size = meta["image_size"]
         names = {name: arrays.pop(name) for name in ("names", "names_start", "by_name")}
         for name in CLASS_COLUMNS:
@@ -270,11 +271,17 @@ def _without_reading_ahead(descriptor: int) -> None:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
 
 
-def _check_shard_sizes(path: Path, meta: dict[str, Any]) -> None:
+def _check_shard_sizes(path: Path, meta: dict[str, Any], lost: float) -> None:
+    wrong, images = [], 0.0
     for shard in meta["shards"]:
         try:
             size = os.stat(path / shard["name"]).st_size
         except FileNotFoundError:
-            raise _damaged(path, f"{shard['name']} is missing") from None
+            size = 0
         if size != shard["bytes"]:
-            raise _damaged(path, f"{shard['name']} has {size:,} bytes, expected {shard['bytes']:,}")
+            missing = "is missing" if not size else f"has {size:,} bytes, expected {shard['bytes']:,}"
+            wrong.append(f"{shard['name']} {missing}")
+            images += shard["samples"] * max(0.0, 1 - size / shard["bytes"])
+    if wrong and (not lost or images > lost * meta["num_samples"]):
+        more = f" (and {len(wrong) - 1:,} more shards: about {images:,.0f} images are lost)" if len(wrong) > 1 else ""
+        raise _damaged(path, wrong[0] + more)
