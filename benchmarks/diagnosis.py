@@ -10,6 +10,7 @@ DECODING = 0.65  # loader alone, of decoding alone; below it time goes elsewhere
 HEADROOM = 1.2  # how much faster than a GPU's network the loader should be: its batches do not come evenly
 EXPLAINED = 0.9  # of what loading and network give when they take turns on the same cores
 LOW_UTILISATION = 0.25  # of a GPU's peak
+DISTURBED = 0.1  # of the cores: above it, what other processes used spoils the figures
 
 
 class Figures(NamedTuple):
@@ -31,9 +32,17 @@ class Figures(NamedTuple):
 
 def diagnose(f: Figures) -> str:
     """Say in one sentence what bounds the run and what to change first."""
+    sentence = _what_bounds(f)
+    if f.others > DISTURBED * f.cores:
+        used = f"Other processes used {f.others:.1f} of {_plural(f.cores, 'core')}"
+        return f"{used}, so measure again without them; as it was: {sentence[0].lower()}{sentence[1:]}"
+    return sentence
+
+
+def _what_bounds(f: Figures) -> str:
     kept = f.end_to_end / f.model_only
     if kept >= COSTS_NOTHING:
-        return f"The network is the limit: loading costs nothing ({kept:.0%} of the network alone){_faster_network(f)}."
+        return f"The network is the limit: loading costs nothing ({min(kept, 1):.0%} of the network alone){_faster_network(f)}."
     if f.loader_only < f.model_only * (HEADROOM if f.on_gpu else 1):
         return _loader_is_slow(f)
     return _too_little_together(f, kept) if f.on_gpu else _sharing_cores(f, kept)
@@ -75,11 +84,9 @@ def _sharing_cores(f: Figures, kept: float) -> str:
             f"help, more cores, a GPU or smaller JPEGs can."
         )
     puzzle = f"End to end is {kept:.0%} of the network alone, and loading does not explain it ({costs}): "
-    if f.others > 0.1 * f.cores:
-        return f"{puzzle}other processes used {_plural(round(f.others, 1), 'core')}, measure again without them."
-    return (
-        f"{puzzle}threads of decoding and arithmetic are in each other's way, lower runtime.decode_threads or threads."
-    )
+    if f.others > DISTURBED * f.cores:
+        return f"{puzzle}the other processes may."
+    return f"{puzzle}threads of decoding and arithmetic are in each other's way, lower runtime.decode_threads to 1."
 
 
 def _too_little_together(f: Figures, kept: float) -> str:
