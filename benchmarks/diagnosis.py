@@ -42,7 +42,8 @@ def diagnose(f: Figures) -> str:
 def _what_bounds(f: Figures) -> str:
     kept = f.end_to_end / f.model_only
     if kept >= COSTS_NOTHING:
-        return f"The network is the limit: loading costs nothing ({min(kept, 1):.0%} of the network alone){_faster_network(f)}."
+        share = f"{min(kept, 1):.0%} of the network alone"
+        return f"The network is the limit: loading costs nothing ({share}){_faster_network(f)}."
     if f.loader_only < f.model_only * (HEADROOM if f.on_gpu else 1):
         return _loader_is_slow(f)
     return _too_little_together(f, kept) if f.on_gpu else _sharing_cores(f, kept)
