@@ -45,7 +45,8 @@ def main() -> int:
     parser.add_argument("--case", nargs=2, help=argparse.SUPPRESS)  # set in the processes that this one starts
     options = parser.parse_args()
     if options.case:
-        print(json.dumps(epochs(options.shards, *options.case, options.epochs, options.threads)), flush=True)
+        decoder, way = options.case
+        print(json.dumps(epochs(options.shards, decoder, way, options.epochs, options.threads)), flush=True)
         return 0
     rows = []
     for decoder in options.decoders:

@@ -52,7 +52,7 @@ def measured_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.5
     while best == 0.0 or time.perf_counter() < end:
         wait(device)
         start = time.perf_counter()
-        a @ b
+        torch.matmul(a, b)
         wait(device)
         best = max(best, 2 * side**3 / (time.perf_counter() - start))
     return best
