@@ -24,9 +24,8 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from benchmarks.common import DecodeOnly, append, circumstances  # noqa: E402
+from benchmarks.common import DecodeOnly, append, circumstances, cpu_name, others_s  # noqa: E402
 from benchmarks.diagnosis import Figures, diagnose  # noqa: E402
-from benchmarks.loader import children_s, cpu_name, machine_busy_s  # noqa: E402
 from benchmarks.peaks import peak, wait  # noqa: E402
 from fastface.command import parse_command  # noqa: E402
 from fastface.data.batch import Batch  # noqa: E402
@@ -119,12 +118,11 @@ class Doctor:
             "model_only": self.model_only,
             "end_to_end": self.end_to_end,
         }
-        busy, own, clock = machine_busy_s(), time.process_time() + children_s(), time.perf_counter()
+        others, clock = others_s(), time.perf_counter()
         for _ in range(1 if slow else ROUNDS):
             for name, part in parts.items():
                 self.taken.setdefault(name, []).append(part(self.seconds / (len(parts) * (1 if slow else ROUNDS))))
-        elsewhere = machine_busy_s() - busy - (time.process_time() + children_s() - own)
-        self.others = max(0.0, elsewhere / (time.perf_counter() - clock))
+        self.others = max(0.0, (others_s() - others) / (time.perf_counter() - clock))
         self.peak, self.peak_source = peak(self.device, self.precision)
 
     @staticmethod

@@ -70,7 +70,8 @@ class Index:
     by_label: np.ndarray  # [N]: the records of class c are by_label[label_start[c]:label_start[c + 1]]
     label_start: np.ndarray  # int64 [C + 1]
     columns: dict[str, np.ndarray]  # every column but the names, by name
-    _names: Names
+    _names: np.ndarray
+    _names_start: np.ndarray
     _by_name: np.ndarray
 
     @classmethod
@@ -105,7 +106,8 @@ class Index:
             classes=classes,
             image_size=None if size is None else (size[0], size[1]),
             columns=arrays,
-            _names=Names.of_columns(names["names"], names["names_start"]),
+            _names=names["names"],
+            _names_start=names["names_start"],
             _by_name=names["by_name"],
             **{name: arrays[name] for name in direct},
         )
@@ -136,11 +138,14 @@ class Index:
         """Return the labels (int64 [n]) of records (int64 [n])."""
         return self.label[records].astype(np.int64)
 
+    def _name_bytes(self, i: int) -> bytes:
+        return self._names[self._names_start[i] : self._names_start[i + 1]].tobytes()
+
     def name(self, i: int) -> str:
         """Return the name that the source gave to record i, such as 'Ada_Lovelace/0001.jpg'."""
         if not 0 <= i < self.num_samples:
             raise IndexError(f"record {i} of {self.num_samples}")
-        return self._names[i]
+        return self._name_bytes(i).decode("utf-8", "surrogateescape")
 
     def find(self, names: Iterable[str]) -> np.ndarray:
         """Return the records (int64) with these source names; where a name occurs twice, its first record.
@@ -151,9 +156,9 @@ class Index:
         found, missing = [], []
         for name in names:
             target = name.encode("utf-8", "surrogateescape")
-            place = bisect.bisect_left(self._by_name, target, key=self._names.bytes_of)
+            place = bisect.bisect_left(self._by_name, target, key=self._name_bytes)
             record = int(self._by_name[place]) if place < self.num_samples else -1
-            if record < 0 or self._names.bytes_of(record) != target:
+            if record < 0 or self._name_bytes(record) != target:
                 missing.append((name, place))
             found.append(record)
         if missing:
