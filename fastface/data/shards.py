@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import resource
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 BLOCK = 512  # POSIX.1-1988 ustar: headers and padding come in blocks of 512 bytes
 END = bytes(2 * BLOCK)  # two zero blocks end an archive
 CHECK = "python tools/check_shards.py"
+SPARE_FILES = 512  # open files beside the shards: other sets, libraries, logs
 
 
 def shard_name(number: int) -> str:
@@ -122,6 +124,7 @@ class ShardReader:
         self.check_crc = check_crc
         self.tolerant = tolerant
         self._mapped: list[_Mapped | None] = [None] * index.num_shards
+        _allow_open_files(index)
 
     def view(self, i: int) -> np.ndarray:
         """Return the encoded bytes of record i: uint8 [length], read-only, not copied."""
@@ -198,6 +201,23 @@ class ShardReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _allow_open_files(index: Index) -> None:
+    """Raise this process's own limit of open files to what is allowed, where the shards need it.
+
+    Python keeps a file open with every mapping (until 3.13's trackfd), and the usual limit is 1,024.
+    """
+    needed = index.num_shards + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ValueError(
+            f"{index.path} has {index.num_shards:,} shards and this process may open {hard:,} files: "
+            f"allow {needed:,} (ulimit -n), or make larger shards (make_shards.py --shard-size)"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def relabel(source: Path, target: Path, labels: Iterable[tuple[int, int]]) -> tuple[int, str]:
