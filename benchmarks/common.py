@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.loader import ROOT, children_s, cpu_name, machine_busy_s, versions
+from benchmarks.loader import ROOT, machine_s
+from benchmarks.report import cpu_name, versions
 from fastface.data.decode_torch import decode_into
 from fastface.data.plan import Shuffled
 from fastface.data.shards import ShardReader
@@ -37,8 +38,8 @@ def circumstances(benchmark: str, note: str = "") -> dict[str, Any]:
 
 
 def others_s() -> float:
-    """Return the seconds of processor time that all but this process and its children have used so far."""
-    return machine_busy_s() - time.process_time() - children_s()
+    """Return the seconds of processor time that all but this process have used so far."""
+    return machine_s() - time.process_time()
 
 
 def append(file: Path, record: Mapping[str, Any]) -> None:
