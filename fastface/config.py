@@ -1,10 +1,10 @@
 """Everything a run can be told: the sections of the YAML, their defaults and what they must satisfy together."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -42,9 +42,18 @@ class ModelConfig(Section):
     """x0, y0, x1, y1 px of the image that the network sees, e.g. 8, 0, 104, 112 for 112x96 networks."""
 
 
+def _as_place(value: str | Path | None) -> str | Path | None:
+    """Keep a URL as text: a Path would make one slash of its two."""
+    return Path(value) if isinstance(value, str) and "://" not in value else value
+
+
 class DataConfig(Section):
-    shards: Path | None = None
-    """A folder made by tools/make_shards.py."""
+    shards: Annotated[str | Path | None, AfterValidator(_as_place)] = None
+    """A folder made by tools/make_shards.py, or the URL of one: http(s)://, s3:// and what else fsspec reads."""
+    cache_gb: float = Field(default=50.0, gt=0)
+    """Shards at a URL are kept on this machine up to this size (1e9 bytes); at least two windows of data.plan."""
+    cache_folder: Path | None = None
+    """Where; null: fastface/shards in $XDG_CACHE_HOME or ~/.cache. All processes of a machine share it."""
     size: tuple[int, int] = (112, 112)
     """Width and height of the images in px; shards of another size are refused."""
     decoder: Literal["auto", "torch", "dali-cpu", "dali-gpu"] = "auto"

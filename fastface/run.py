@@ -18,6 +18,7 @@ from fastface.data.augment import Augment
 from fastface.data.index import Index
 from fastface.data.loader import Loader
 from fastface.data.plan import Plan
+from fastface.data.shard_cache import CacheOptions
 from fastface.hardware import decode_threads_of, decoder_of, start_processes
 from fastface.optim import Schedule, build_optimizer, build_schedule, parameter_groups
 from fastface.predictor import load_backbone_from
@@ -181,8 +182,8 @@ def schedule_of(config: RunConfig, total_steps: int, steps_per_epoch: int) -> Sc
 
 def open_shards(config: RunConfig) -> Index:
     if config.data.shards is None:
-        raise ValueError("data.shards is not set: name a folder made by tools/make_shards.py")
-    return Index.open(config.data.shards)
+        raise ValueError("data.shards is not set: name a folder made by tools/make_shards.py, or its URL")
+    return Index.open(config.data.shards, CacheOptions(config.data.cache_folder, config.data.cache_gb))
 
 
 def micro_batch_of(config: RunConfig, saved: checkpoint.Checkpoint | None) -> int:

@@ -104,6 +104,7 @@ class Loader:
         if start < 0 or (stop is not None and stop < start):
             raise ValueError(f"steps {start} to {stop}: steps count from 0 and do not run backwards")
         self._end_run()
+        self.reader.resume()
         jobs = _Jobs(self, start, stop)
         count = None if stop is None else (stop - start) * self.accumulation
         run = Prefetch(lambda n, buffer: self._make(*jobs[n], buffer), self._buffers, self.decoder.callers, count)
@@ -130,10 +131,12 @@ class Loader:
                 timings.images += len(batch.records)
                 yield batch
         finally:
-            run.close()
+            if run is self._run:
+                self._end_run()
 
     def _end_run(self) -> None:
         if self._run is not None:
+            self.reader.pause()  # else a thread that waits for a server would be waited for
             self._run.close()
             self._run = None
 
@@ -227,6 +230,7 @@ class _Jobs:
         loader, rows = self._loader, self._loader.micro_batch
         first = self._start + group * self._group
         last = first + self._group if self._stop is None else min(first + self._group, self._stop)
+        loader.reader.follow(loader.plan, first, last)
         parts: list[tuple[Slots, int]] = []
         for step in range(first, last):
             slots = loader.plan[step]  # of all ranks; micro-batches are counted rank by rank

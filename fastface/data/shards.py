@@ -162,12 +162,30 @@ class ShardReader:
             f"file is damaged; run `{CHECK} {self.index.path}` and make the shards again"
         )
 
+    def follow(self, plan: object, first: int, last: int) -> None:
+        """Tell a set on a server that steps first..last-1 of `plan` come next; unmap what they do not need."""
+        if self.index.remote is not None:
+            for shard in self.index.remote.follow(plan, first, last):
+                self._mapped[shard] = None
+
+    def pause(self) -> None:
+        """Break off downloads of a set on a server: nobody waits for them, until `resume`."""
+        if self.index.remote is not None:
+            self.index.remote.pause()
+
+    def resume(self) -> None:
+        """Allow downloads again, and `follow`."""
+        if self.index.remote is not None:
+            self.index.remote.resume()
+
     def check_unchanged(self) -> None:
         """Raise a ValueError naming the first shard whose file was replaced, cut or deleted since mapped.
 
         One stat per mapped shard (about 1 us): cheap enough for once an epoch, and after any decoding error.
         Reading beyond the end of a file that was cut while mapped would kill the process (SIGBUS).
         """
+        if self.index.remote is not None:
+            return  # the cache only ever deletes whole files, which stay as they are where they are mapped
         for shard, mapped in enumerate(self._mapped):
             if mapped is None:
                 continue
@@ -181,6 +199,7 @@ class ShardReader:
 
     def close(self) -> None:
         """Let go of all shards; those that views still use stay mapped until the views go."""
+        self.pause()
         self._mapped = [None] * self.index.num_shards
 
     def __enter__(self) -> ShardReader:
