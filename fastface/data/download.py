@@ -31,6 +31,9 @@ class Patience(NamedTuple):
     pause_s: float = 0.5  # before the second attempt; doubles up to 30 s; times 0.5 to 1.5, at random
 
 
+PATIENCE = Patience()
+
+
 class Stopped(Exception):
     """Nobody waits for this file any more."""
 
@@ -55,7 +58,7 @@ class Server:
                 f"data.shards: {parts.scheme}://{parts.netloc.split('@')[-1]}{parts.path} must be given without "
                 f"user, password, ? and #: URLs are written to logs and checkpoints; {CREDENTIALS}"
             )
-        self.url, self.patience = url.rstrip("/"), patience or Patience()
+        self.url, self.patience = url.rstrip("/"), patience or PATIENCE
         self._files = _file_system(self.url, parts.scheme, self.patience)
 
     def read(self, name: str) -> bytes:

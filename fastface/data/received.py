@@ -19,10 +19,9 @@ def checked(meta: dict[str, Any], url: str) -> dict[str, Any]:
     try:
         whole = dataset_id(meta["shards"], meta["columns"], meta["classes"]) == meta["dataset_id"]
         names = [shard["name"] for shard in meta["shards"]]
-        sizes = [shard["bytes"] for shard in meta["shards"]] + [
-            npy_bytes(column) for column in meta["columns"].values()
-        ]
-        usual = all(re.fullmatch(r"shard-\d+\.tar", name, re.ASCII) for name in names) and names == sorted(set(names))
+        sizes = [shard["bytes"] for shard in meta["shards"]]
+        sizes += [npy_bytes(column) for column in meta["columns"].values()]
+        usual = all(re.fullmatch(r"shard-\d+\.tar", name, re.ASCII) for name in names) and len(set(names)) == len(names)
         usual &= all(re.fullmatch(r"\w+", name, re.ASCII) for name in meta["columns"])
         usual &= all(type(size) is int and size > 0 for size in sizes)
     except (TypeError, KeyError, ValueError) as error:

@@ -81,8 +81,8 @@ class RemoteSet:
                 self._busy.add(number)
             self._bring(number, wait=True)
 
-    def follow(self, plan: object, first: int, last: int) -> list[int]:
-        """Say that steps first..last-1 come next; return the shards let go of, which can be unmapped.
+    def follow(self, plan: object, first: int, last: int, stop: int | None = None) -> list[int]:
+        """Say that steps first..last-1 come next, up to `stop`; return the shards let go of, to be unmapped.
 
         Shards of these steps and of the group before are kept; those of later steps are fetched in threads, as
         many bytes as the present ones have and half as many again, where they fit.
@@ -101,7 +101,7 @@ class RemoteSet:
                 self._check_limit(needed, windowed=isinstance(plan, NamesShards))
                 self._start_threads()
             self._step = last
-            self._look_ahead(steps, needed)
+            self._look_ahead(steps, needed, last + SCAN if stop is None else min(last + SCAN, stop))
             dropped = self._here - needed - set(self._ahead)
             self._let_go(dropped)
             self._changed.notify_all()
@@ -157,12 +157,12 @@ class RemoteSet:
                 stacklevel=4,
             )
 
-    def _look_ahead(self, steps: Callable[[int], Iterable[int]], needed: set[int]) -> None:
+    def _look_ahead(self, steps: Callable[[int], Iterable[int]], needed: set[int], end: int) -> None:
         now = self._size(needed)
         budget = min(self.options.limit - now, now + now // 2)
         self._ahead = {number: None for number in self._ahead if number not in needed}
         self._horizon = max(self._horizon, self._step)
-        while self._horizon < self._step + SCAN and len(needed) + len(self._ahead) < len(self._bytes):
+        while self._horizon < end and len(needed) + len(self._ahead) < len(self._bytes):
             try:
                 coming = [int(number) for number in steps(self._horizon)]
             except IndexError:  # a plan with an end

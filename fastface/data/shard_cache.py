@@ -48,7 +48,7 @@ class NameLocks:
     def __init__(self, path: Path) -> None:
         if not hasattr(fcntl, "F_OFD_SETLK"):
             raise ValueError("shards on a server need Linux (F_OFD_SETLK): copy the set to this machine instead")
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._file = open(path, "a+b")
 
     def share(self, name: str) -> bool:
         """Take or keep `name` beside other users; False while someone owns it."""
@@ -66,19 +66,14 @@ class NameLocks:
         byte = int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:7], "little")
         flock = struct.pack("hhqqi4x", kind, os.SEEK_SET, byte, 1, 0)  # struct flock of 64-bit Linux
         try:
-            fcntl.fcntl(self._handle, fcntl.F_OFD_SETLK, flock)
+            fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, flock)
         except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: held by another
             return False
         return True
 
     def close(self) -> None:
         """Let go of everything."""
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
-
-    def __del__(self) -> None:
-        self.close()
+        self._file.close()
 
 
 class _Entry(NamedTuple):

@@ -162,10 +162,10 @@ class ShardReader:
             f"file is damaged; run `{CHECK} {self.index.path}` and make the shards again"
         )
 
-    def follow(self, plan: object, first: int, last: int) -> None:
-        """Tell a set on a server that steps first..last-1 of `plan` come next; unmap what they do not need."""
+    def follow(self, plan: object, first: int, last: int, stop: int | None) -> None:
+        """Tell a set on a server that steps first..last-1 (of those up to `stop`) come next; unmap the rest."""
         if self.index.remote is not None:
-            for shard in self.index.remote.follow(plan, first, last):
+            for shard in self.index.remote.follow(plan, first, last, stop):
                 self._mapped[shard] = None
 
     def pause(self) -> None:
