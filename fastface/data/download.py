@@ -34,7 +34,7 @@ class Patience(NamedTuple):
 PATIENCE = Patience()
 
 
-class Stopped(Exception):
+class Stopped(ValueError):
     """Nobody waits for this file any more."""
 
 

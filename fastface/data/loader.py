@@ -230,7 +230,7 @@ class _Jobs:
         loader, rows = self._loader, self._loader.micro_batch
         first = self._start + group * self._group
         last = first + self._group if self._stop is None else min(first + self._group, self._stop)
-        loader.reader.follow(loader.plan, first, last, self._stop)
+        loader.reader.follow(loader.plan, first, last)
         parts: list[tuple[Slots, int]] = []
         for step in range(first, last):
             slots = loader.plan[step]  # of all ranks; micro-batches are counted rank by rank

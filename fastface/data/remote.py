@@ -21,15 +21,17 @@ from fastface.data.shard_cache import LOCKS, PART, CacheOptions, NameLocks, make
 from fastface.durable import fsync_file, write_durably
 
 THREADS = 4  # that fetch ahead: one stream of a far server is slower than the line
-SCAN = 1000  # steps looked ahead in one call
 POLL_S = 0.05  # between two looks at a file that another process is fetching
+ENDED = "reading was ended; make a new ShardReader to go on"
 
 
 @runtime_checkable
 class NamesShards(Protocol):
-    """A plan that says which shards a step reads; steps near each other must read the same few."""
+    """A plan that reads few shards at a time, as Windowed does."""
 
-    def shards_of(self, step: int) -> Iterable[int]: ...
+    def shards_of(self, step: int) -> Iterable[int]:
+        """List the shards needed from `step` to the end of its window, then those of the next window."""
+        ...
 
 
 class RemoteSet:
@@ -47,19 +49,22 @@ class RemoteSet:
         text = self.server.read("meta.json")
         self.meta = checked(parse_meta(text.decode("utf-8", "replace"), self.url), self.url)
         self.folder = self.options.root / self.meta["dataset_id"]
-        (self.folder / "index").mkdir(parents=True, exist_ok=True)
-        write_durably(self.folder / "meta.json", text)
-        self._locks = NameLocks(self.folder / LOCKS)
+        try:
+            (self.folder / "index").mkdir(parents=True, exist_ok=True)
+            write_durably(self.folder / "meta.json", text)
+            self._locks = NameLocks(self.folder / LOCKS)
+        except OSError as error:
+            raise ValueError(f"{self.folder}: {error.strerror}; give another data.cache_folder") from error
         self._bytes = [shard["bytes"] for shard in self.meta["shards"]]
         self._changed = threading.Condition()  # guards all that follows
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._here: set[int] = set()  # shards in the cache that we have locked
         self._busy: set[int] = set()  # that one of our threads is bringing
-        self._put_off: dict[int, float] = {}  # that prefetching leaves alone until this time.monotonic()
-        self._recent: deque[set[int]] = deque(maxlen=2)  # shards of the latest two groups of steps
-        self._ahead: dict[int, None] = {}  # shards of later steps, in order
-        self._step = self._horizon = -1  # first step not yet followed; first step not yet looked at
+        self._put_off: dict[int, float] = {}  # that our threads leave alone until this time.monotonic()
+        self._full_until = 0.0  # time.monotonic() before which they do not look for room again
+        self._wanted: deque[dict[int, None]] = deque(maxlen=2)  # of the latest two groups of steps, soonest first
+        self._step = -1  # the first that was not yet followed
         for name, column in self.meta["columns"].items():
             self._obtain(f"index/{name}.npy", npy_bytes(column), lambda path, c=column: column_fault(path, c))
             self._locks.release(f"index/{name}.npy")
@@ -74,36 +79,37 @@ class RemoteSet:
                 if number in self._here:
                     return self._path(number)
                 if self._stop.is_set():
-                    raise Stopped(f"{self.url}: reading has ended")
+                    raise Stopped(f"{self.url}: {ENDED}")
                 if number in self._busy:
                     self._changed.wait()
                     continue
                 self._busy.add(number)
             self._bring(number, wait=True)
 
-    def follow(self, plan: object, first: int, last: int, stop: int | None = None) -> list[int]:
-        """Say that steps first..last-1 come next, up to `stop`; return the shards let go of, to be unmapped.
+    def follow(self, plan: object, first: int, last: int) -> list[int]:
+        """Say that steps first..last-1 come next; return the shards let go of, to be unmapped.
 
-        Shards of these steps and of the group before are kept; those of later steps are fetched in threads, as
-        many bytes as the present ones have and half as many again, where they fit.
+        What these steps and the group before read is kept, and fetched in threads, soonest first; so is what the
+        plan will read next, where there is room. A plan that does not say what it reads wants everything.
         """
-        steps = plan.shards_of if isinstance(plan, NamesShards) else lambda _: range(len(self._bytes))
+        if windowed := isinstance(plan, NamesShards):
+            steps = [plan.shards_of(step) for step in range(first, last)]
+        else:
+            steps = [range(len(self._bytes))]
         with self._changed:
             if self._stop.is_set():
-                raise Stopped(self.url)
+                raise Stopped(f"{self.url}: {ENDED}")
             if first != self._step:
-                self._recent.clear()
-                self._ahead.clear()
-                self._horizon = last
-            self._recent.append({int(shard) for step in range(first, last) for shard in steps(step)})
-            needed = set().union(*self._recent)
+                self._wanted.clear()
+            self._wanted.append(dict.fromkeys(int(number) for numbers in steps for number in numbers))
             if first != self._step:
-                self._check_limit(needed, windowed=isinstance(plan, NamesShards))
+                self._check_limit(len(set(steps[0])) if steps else 0, windowed=windowed)
                 self._start_threads()
             self._step = last
-            self._look_ahead(steps, needed, last + SCAN if stop is None else min(last + SCAN, stop))
-            dropped = self._here - needed - set(self._ahead)
-            self._let_go(dropped)
+            dropped = self._here.difference(*self._wanted)
+            if dropped:
+                self._let_go(dropped)
+                self._full_until = 0.0
             self._changed.notify_all()
         return sorted(dropped)
 
@@ -127,6 +133,9 @@ class RemoteSet:
     def _path(self, number: int) -> Path:
         return self.folder / self.meta["shards"][number]["name"]
 
+    def _part(self, number: int) -> Path:
+        return self.folder / f"{self._path(number).name}.{self._bytes[number]}{PART}"
+
     def _let_go(self, shards: set[int]) -> None:
         for number in shards:
             if self._path(number).exists():
@@ -134,45 +143,24 @@ class RemoteSet:
             self._locks.release(self._path(number).name)
         self._here -= shards
 
-    def _size(self, shards: Iterable[int]) -> int:
-        return sum(self._bytes[number] for number in shards)
-
-    def _check_limit(self, needed: set[int], *, windowed: bool) -> None:
+    def _check_limit(self, together: int, *, windowed: bool) -> None:
         """Refuse, before any work, a cache in which the plan cannot move on."""
-        least, limit = min(sum(self._bytes), 2 * self._size(needed)), self.options.limit
-        what = (
-            f"a window takes {self._size(needed) / 1e9:.3f} GB, and the next must fit beside it"
-            if windowed
-            else "this plan reads all shards in no order, so the whole set must fit"
-        )
-        if limit < least:
+        least = min(sum(self._bytes), together * max(self._bytes))
+        if windowed:
+            what, instead = f"two windows, {together} shards of at most {max(self._bytes):,} bytes,", "smaller windows"
+        else:
+            what, instead = "this plan reads shards in any order, so all of them", "data.plan windowed"
+        if self.options.limit < least:
             raise ValueError(
-                f"data.cache_gb {self.options.gb:g} is too small for {self.url}: {what}; set at least "
-                f"{math.ceil(least / 1e6) / 1e3:g}, or use {'smaller windows' if windowed else 'data.plan windowed'}"
+                f"data.cache_gb {self.options.gb:g} is too small for {self.url}: {what} must fit; set at least "
+                f"{math.ceil(least / 1e6) / 1e3:g}, or use {instead}"
             )
-        if not windowed and not all(self._path(number).exists() for number in needed):
+        if not windowed and not all(self._path(number).exists() for number in range(len(self._bytes))):
             warnings.warn(
-                f"{self.url}: {what} ({least / 1e9:.3f} GB), and the first batches wait for it to come; "
-                "data.plan windowed reads shards from a server as they come",
+                f"{self.url}: {what} ({least / 1e9:.3f} GB) are waited for in the first batches; data.plan windowed "
+                "starts with the first few",
                 stacklevel=4,
             )
-
-    def _look_ahead(self, steps: Callable[[int], Iterable[int]], needed: set[int], end: int) -> None:
-        now = self._size(needed)
-        budget = min(self.options.limit - now, now + now // 2)
-        self._ahead = {number: None for number in self._ahead if number not in needed}
-        self._horizon = max(self._horizon, self._step)
-        while self._horizon < end and len(needed) + len(self._ahead) < len(self._bytes):
-            try:
-                coming = [int(number) for number in steps(self._horizon)]
-            except IndexError:  # a plan with an end
-                return
-            for number in coming:
-                if number not in needed and number not in self._ahead:
-                    if self._size(self._ahead) + self._bytes[number] > budget:
-                        return
-                    self._ahead[number] = None
-            self._horizon += 1
 
     def _start_threads(self) -> None:
         self._put_off.clear()
@@ -185,23 +173,28 @@ class RemoteSet:
         while True:
             with self._changed:
                 while (number := self._next()) is None and not self._stop.is_set():
-                    self._changed.wait(0.2 if self._put_off else None)
+                    self._changed.wait(0.2 if self._put_off or self._full_until else None)
                 if number is None or self._stop.is_set():
                     return
                 self._busy.add(number)
             try:
-                again_s = 0.0 if self._bring(number, wait=False) else 0.2  # another process has it, or no room yet
+                if self._bring(number, wait=False):
+                    continue
+                until = time.monotonic() + 0.2  # another process has it
             except Stopped:
                 return
             except Exception as error:
                 warnings.warn(f"not fetched ahead: {error}", stacklevel=1)
-                again_s = math.inf  # who needs it will try once more, and raise
+                until = math.inf  # who needs it will try once more, and raise
             with self._changed:
-                self._put_off[number] = time.monotonic() + again_s
+                self._put_off[number] = until
 
     def _next(self) -> int | None:
         now = time.monotonic()
-        for number in [*sorted(set().union(*self._recent)), *self._ahead]:
+        if now < self._full_until:
+            return None
+        self._full_until = 0.0
+        for number in (number for numbers in self._wanted for number in numbers):
             if number not in self._here and number not in self._busy and self._put_off.get(number, 0.0) <= now:
                 return number
         return None
@@ -218,6 +211,8 @@ class RemoteSet:
                 self._busy.discard(number)
                 if brought:
                     self._here.add(number)
+                if not wait and not any(number in wanted for wanted in self._wanted):  # it came too late
+                    self._let_go({number} & self._here)
                 self._changed.notify_all()
         return brought
 
@@ -229,7 +224,7 @@ class RemoteSet:
         until = time.monotonic() + self.server.patience.deadline_s
         while True:
             if self._stop.is_set():
-                raise Stopped(f"{self.url}/{name}")
+                raise Stopped(f"{self.url}: {ENDED}")
             lacking = 0
             if path.exists():
                 if self._locks.share(name):
@@ -240,7 +235,7 @@ class RemoteSet:
             elif self._locks.own(name):
                 try:
                     if not path.exists():
-                        lacking = 0 if number is None else self._lacking(number, part)
+                        lacking = 0 if number is None else self._lacking(number, ahead=not wait)
                         if not lacking:
                             self._download(name, size, fault, part)
                 except BaseException:
@@ -255,18 +250,27 @@ class RemoteSet:
                 raise ValueError(self._full(name, lacking))
             time.sleep(POLL_S)
 
-    def _lacking(self, number: int, part: Path) -> int:
+    def _lacking(self, number: int, *, ahead: bool) -> int:
+        """Make room for a shard; return how many bytes too few there are. What is fetched ahead takes no room from
+        what is needed sooner."""
         with self._changed:
-            wanted = self._here.union(self._busy, self._ahead, *self._recent)
-        keep = [self._path(other) for other in wanted]
-        return make_room(self.options.root, self.options.limit, part, self._bytes[number], keep)
+            order = list(dict.fromkeys(shard for wanted in self._wanted for shard in wanted))
+            sooner = order[: order.index(number)] if ahead and number in order else []
+            coming = [shard for shard in sooner if shard not in self._here and not self._part(shard).exists()]
+            keep = [self._path(shard) for shard in {*order, *self._here, *self._busy}]
+        bytes_needed = self._bytes[number] + sum(self._bytes[shard] for shard in coming)
+        lacking = make_room(self.options.root, self.options.limit, self._part(number), bytes_needed, keep)
+        if lacking:
+            with self._changed:
+                self._full_until = time.monotonic() + 1.0
+        return lacking
 
     def _full(self, name: str, lacking: int) -> str:
-        ours = self._size(self._here) / 1e9
+        ours = sum(self._bytes[number] for number in self._here)
         return (
-            f"no room for {self.url}/{name} in {self.options.root}: {lacking:,} bytes too few. This process uses "
-            f"{ours:.3f} GB of data.cache_gb {self.options.gb:g}, other processes the rest: raise data.cache_gb, "
-            "or give one of them another data.cache_folder"
+            f"no room for {self.url}/{name} in {self.options.root}: {lacking:,} bytes too few. Of data.cache_gb "
+            f"{self.options.gb:g} this process uses {ours:,} bytes, and other processes may use the rest, or the disk "
+            "is full: raise data.cache_gb, or give another data.cache_folder"
         )
 
     def _download(self, name: str, size: int, fault: Callable[[Path], str | None], part: Path) -> None:

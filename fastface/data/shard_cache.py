@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import struct
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -69,6 +70,10 @@ class NameLocks:
             fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, flock)
         except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: held by another
             return False
+        except OSError as error:
+            raise ValueError(
+                f"{self._file.name} cannot be locked ({error}): set data.cache_folder to a local disk"
+            ) from error
         return True
 
     def close(self) -> None:
@@ -86,13 +91,14 @@ class _Entry(NamedTuple):
 def make_room(root: Path, limit: int, incoming: Path, bytes_needed: int, keep: Collection[Path]) -> int:
     """Delete the shards used longest ago until `bytes_needed` fit; return how many bytes too few there are.
 
-    Shards in `keep`, and those that any process has locked, stay. `incoming` is created, empty, when there is
-    room: from then on other processes count it. One process at a time does this. A file deleted here that
-    someone still has mapped stays readable for him, as on any Unix.
+    They fit when the cache stays within its limit, and on the disk. Shards in `keep`, and those that any process has
+    locked, stay. `incoming` is created, empty, when there is room: from then on other processes count it. One process
+    at a time does this. A file deleted here that someone still has mapped stays readable for him, as on any Unix.
     """
     with _alone(root):
         entries = sorted(_entries(root, incoming))
-        excess = sum(entry.bytes for entry in entries) + bytes_needed - limit
+        held = sum(entry.bytes for entry in entries)
+        excess = bytes_needed - min(limit - held, shutil.disk_usage(root).free)
         kept = {str(path) for path in keep}
         for entry in entries:
             if excess <= 0:
@@ -105,7 +111,7 @@ def make_room(root: Path, limit: int, incoming: Path, bytes_needed: int, keep: C
 
 
 def _entries(root: Path, incoming: Path) -> Iterator[_Entry]:
-    for path in root.glob("*/*"):
+    for path in root.glob(f"{'[0-9a-f]' * 64}/shard-*"):  # what is not ours is not touched
         if path == incoming or path.suffix not in (".tar", PART):
             continue
         try:

@@ -118,6 +118,7 @@ class ShardReader:
         self.index = index
         self.check_crc = check_crc
         self._mapped: list[_Mapped | None] = [None] * index.num_shards
+        self.resume()
 
     def view(self, i: int) -> np.ndarray:
         """Return the encoded bytes of record i: uint8 [length], read-only, not copied."""
@@ -162,10 +163,10 @@ class ShardReader:
             f"file is damaged; run `{CHECK} {self.index.path}` and make the shards again"
         )
 
-    def follow(self, plan: object, first: int, last: int, stop: int | None) -> None:
-        """Tell a set on a server that steps first..last-1 (of those up to `stop`) come next; unmap the rest."""
+    def follow(self, plan: object, first: int, last: int) -> None:
+        """Tell a set on a server that steps first..last-1 of `plan` come next; unmap what they do not need."""
         if self.index.remote is not None:
-            for shard in self.index.remote.follow(plan, first, last, stop):
+            for shard in self.index.remote.follow(plan, first, last):
                 self._mapped[shard] = None
 
     def pause(self) -> None:
