@@ -251,18 +251,24 @@ class RemoteSet:
             time.sleep(POLL_S)
 
     def _lacking(self, number: int, *, ahead: bool) -> int:
-        """Make room for a shard; return how many bytes too few there are. What is fetched ahead takes no room from
-        what is needed sooner."""
+        """Make room for a shard; return how many bytes too few there are.
+
+        What is fetched ahead takes no room from what is needed sooner; what is needed now takes it from all later.
+        """
         with self._changed:
             order = list(dict.fromkeys(shard for wanted in self._wanted for shard in wanted))
-            sooner = order[: order.index(number)] if ahead and number in order else []
+            place = order.index(number) if number in order else 0
+            sooner, later = order[:place], set(order[place + 1 :])
             coming = [shard for shard in sooner if shard not in self._here and not self._part(shard).exists()]
-            keep = [self._path(shard) for shard in {*order, *self._here, *self._busy}]
-        bytes_needed = self._bytes[number] + sum(self._bytes[shard] for shard in coming)
-        lacking = make_room(self.options.root, self.options.limit, self._part(number), bytes_needed, keep)
+            keep = {*sooner, *self._busy, *self._here} | (later if ahead else set())
+        bytes_needed = self._bytes[number] + sum(self._bytes[shard] for shard in coming if ahead)
+        paths = [self._path(shard) for shard in keep]
+        lacking = make_room(self.options.root, self.options.limit, self._part(number), bytes_needed, paths)
         if lacking:
             with self._changed:
                 self._full_until = time.monotonic() + 1.0
+                if not ahead:
+                    self._let_go(self._here & later)  # the caller tries again; what is mapped stays readable
         return lacking
 
     def _full(self, name: str, lacking: int) -> str:
