@@ -13,12 +13,12 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
-def _as_place(value: str | Path) -> str | Path:
+def _as_place(value: str | Path | None) -> str | Path | None:
     """Keep a URL as text: a Path would make one slash of its two."""
-    return Path(value) if "://" not in str(value) else value
+    return Path(value) if isinstance(value, str) and "://" not in value else value
 
 
-Place = Annotated[str | Path, AfterValidator(_as_place)]  # a folder, or a URL
+Place = Annotated[str | Path | None, AfterValidator(_as_place)]  # a folder, or a URL
 
 
 class ArcFaceTask(Section):
@@ -51,7 +51,7 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    shards: Place | None = None
+    shards: Place = None
     """A folder made by tools/make_shards.py, or the URL of one: http(s)://, s3:// and what else fsspec reads."""
     cache_gb: float = Field(default=50.0, gt=0)
     """Shards at a URL are kept on this machine up to this size (1e9 bytes); at least two windows of data.plan."""

@@ -154,6 +154,7 @@ class Loader:
 
     def _make(self, slots: Slots, draws: Draws, micro: int, buffer: Buffer) -> Batch:
         """Read and decode one micro-batch into `buffer`. ValueError names the image that cannot be used."""
+        self.reader.follow(self.plan, slots.step, len(self._buffers))
         records = slots.records
         out = buffer.images(len(records), self.micro_batch, self.size, self.device)
         try:
@@ -230,7 +231,6 @@ class _Jobs:
         loader, rows = self._loader, self._loader.micro_batch
         first = self._start + group * self._group
         last = first + self._group if self._stop is None else min(first + self._group, self._stop)
-        loader.reader.follow(loader.plan, first, last)
         parts: list[tuple[Slots, int]] = []
         for step in range(first, last):
             slots = loader.plan[step]  # of all ranks; micro-batches are counted rank by rank

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 import math
 import os
 import shutil
 import threading
 import time
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -60,13 +60,14 @@ class RemoteSet:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._here: set[int] = set()  # shards in the cache that we have locked
+        self._loose: set[int] = set()  # that we let go of for want of room, and that may still be mapped
         self._busy: set[int] = set()  # that one of our threads is bringing
         self._put_off: dict[int, float] = {}  # that our threads leave alone until this time.monotonic()
         self._full_until = 0.0  # time.monotonic() before which they do not look for room again
-        self._wanted: deque[dict[int, None]] = deque(maxlen=2)  # of the latest two groups of steps, soonest first
-        self._step = -1  # the first that was not yet followed
+        self._wanted: dict[int, dict[int, None]] = {}  # the shards of each of the latest steps, soonest first
         for name, column in self.meta["columns"].items():
-            self._obtain(f"index/{name}.npy", npy_bytes(column), lambda path, c=column: column_fault(path, c))
+            fault = functools.partial(column_fault, column=column)
+            self._obtain(f"index/{name}.npy", npy_bytes(column), fault)
             self._locks.release(f"index/{name}.npy")
 
     def shard(self, number: int) -> Path:
@@ -86,29 +87,29 @@ class RemoteSet:
                 self._busy.add(number)
             self._bring(number, wait=True)
 
-    def follow(self, plan: object, first: int, last: int) -> list[int]:
-        """Say that steps first..last-1 come next; return the shards let go of, to be unmapped.
+    def follow(self, plan: object, step: int, behind: int) -> list[int]:
+        """Say that `step` comes next; return the shards let go of, to be unmapped.
 
-        What these steps and the group before read is kept, and fetched in threads, soonest first; so is what the
+        What it and the `behind` steps before it read is kept, and fetched in threads, soonest first; so is what the
         plan will read next, where there is room. A plan that does not say what it reads wants everything.
         """
-        if windowed := isinstance(plan, NamesShards):
-            steps = [plan.shards_of(step) for step in range(first, last)]
-        else:
-            steps = [range(len(self._bytes))]
         with self._changed:
             if self._stop.is_set():
                 raise Stopped(f"{self.url}: {ENDED}")
-            if first != self._step:
-                self._wanted.clear()
-            self._wanted.append(dict.fromkeys(int(number) for numbers in steps for number in numbers))
-            if first != self._step:
-                self._check_limit(len(set(steps[0])) if steps else 0, windowed=windowed)
+            if step in self._wanted:
+                return []
+            shards = plan.shards_of(step) if isinstance(plan, NamesShards) else range(len(self._bytes))
+            wanted = dict.fromkeys(int(number) for number in shards)
+            if not self._wanted:
+                self._check_limit(len(wanted), windowed=isinstance(plan, NamesShards))
                 self._start_threads()
-            self._step = last
-            dropped = self._here.difference(*self._wanted)
+            last = max(step, *self._wanted) if self._wanted else step
+            kept = {**self._wanted, step: wanted}
+            self._wanted = {s: kept[s] for s in sorted(kept) if s >= last - behind}
+            dropped = (self._here | self._loose).difference(*self._wanted.values())
             if dropped:
-                self._let_go(dropped)
+                self._let_go(dropped & self._here)
+                self._loose -= dropped
                 self._full_until = 0.0
             self._changed.notify_all()
         return sorted(dropped)
@@ -128,7 +129,7 @@ class RemoteSet:
         """Allow downloads again."""
         with self._changed:
             self._stop = threading.Event()
-            self._step = -1
+            self._wanted.clear()
 
     def _path(self, number: int) -> Path:
         return self.folder / self.meta["shards"][number]["name"]
@@ -136,12 +137,15 @@ class RemoteSet:
     def _part(self, number: int) -> Path:
         return self.folder / f"{self._path(number).name}.{self._bytes[number]}{PART}"
 
-    def _let_go(self, shards: set[int]) -> None:
+    def _let_go(self, shards: set[int], *, touch: bool = True) -> None:
         for number in shards:
-            if self._path(number).exists():
-                os.utime(self._path(number))  # the order of deletion: last used, first kept
+            if touch and self._path(number).exists():
+                os.utime(self._path(number))  # the order of deletion: last used, last deleted
             self._locks.release(self._path(number).name)
         self._here -= shards
+
+    def _order(self) -> dict[int, None]:
+        return {number: None for wanted in self._wanted.values() for number in wanted}
 
     def _check_limit(self, together: int, *, windowed: bool) -> None:
         """Refuse, before any work, a cache in which the plan cannot move on."""
@@ -194,7 +198,7 @@ class RemoteSet:
         if now < self._full_until:
             return None
         self._full_until = 0.0
-        for number in (number for numbers in self._wanted for number in numbers):
+        for number in self._order():
             if number not in self._here and number not in self._busy and self._put_off.get(number, 0.0) <= now:
                 return number
         return None
@@ -202,16 +206,15 @@ class RemoteSet:
     def _bring(self, number: int, *, wait: bool) -> bool:
         """Have a shard, marked busy by the caller, in the cache and locked; False where that would mean waiting."""
         shard, brought = self.meta["shards"][number], False
+        fault = functools.partial(shard_fault, shard=shard)
         try:
-            brought = self._obtain(
-                shard["name"], shard["bytes"], lambda path: shard_fault(path, shard), number=number, wait=wait
-            )
+            brought = self._obtain(shard["name"], shard["bytes"], fault, number, wait)
         finally:
             with self._changed:
                 self._busy.discard(number)
                 if brought:
                     self._here.add(number)
-                if not wait and not any(number in wanted for wanted in self._wanted):  # it came too late
+                if not wait and number not in self._order():  # it came too late
                     self._let_go({number} & self._here)
                 self._changed.notify_all()
         return brought
@@ -253,22 +256,22 @@ class RemoteSet:
     def _lacking(self, number: int, *, ahead: bool) -> int:
         """Make room for a shard; return how many bytes too few there are.
 
-        What is fetched ahead takes no room from what is needed sooner; what is needed now takes it from all later.
+        What is fetched ahead takes no room from what is needed sooner; what is needed now takes it from all others.
         """
         with self._changed:
-            order = list(dict.fromkeys(shard for wanted in self._wanted for shard in wanted))
-            place = order.index(number) if number in order else 0
-            sooner, later = order[:place], set(order[place + 1 :])
+            order = list(self._order())
+            sooner = order[: order.index(number)] if ahead and number in order else []
             coming = [shard for shard in sooner if shard not in self._here and not self._part(shard).exists()]
-            keep = {*sooner, *self._busy, *self._here} | (later if ahead else set())
-        bytes_needed = self._bytes[number] + sum(self._bytes[shard] for shard in coming if ahead)
+            keep = {*self._busy, *self._here, *(order if ahead else ())}
+        bytes_needed = self._bytes[number] + sum(self._bytes[shard] for shard in coming)
         paths = [self._path(shard) for shard in keep]
         lacking = make_room(self.options.root, self.options.limit, self._part(number), bytes_needed, paths)
         if lacking:
             with self._changed:
                 self._full_until = time.monotonic() + 1.0
-                if not ahead:
-                    self._let_go(self._here & later)  # the caller tries again; what is mapped stays readable
+                if not ahead and self._wanted:  # for the next attempt; what is mapped stays readable
+                    self._loose |= self._here
+                    self._let_go(set(self._here), touch=False)
         return lacking
 
     def _full(self, name: str, lacking: int) -> str:

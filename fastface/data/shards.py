@@ -163,10 +163,10 @@ class ShardReader:
             f"file is damaged; run `{CHECK} {self.index.path}` and make the shards again"
         )
 
-    def follow(self, plan: object, first: int, last: int) -> None:
-        """Tell a set on a server that steps first..last-1 of `plan` come next; unmap what they do not need."""
+    def follow(self, plan: object, step: int, behind: int) -> None:
+        """Tell a set on a server that `step` of a plan comes next; unmap what neither it nor those just before need."""
         if self.index.remote is not None:
-            for shard in self.index.remote.follow(plan, first, last):
+            for shard in self.index.remote.follow(plan, step, behind):
                 self._mapped[shard] = None
 
     def pause(self) -> None:

@@ -149,9 +149,8 @@ def test_a_cache_too_small_is_refused(local: Index, server: FaultyServer, tmp_pa
 
 @pytest.mark.parametrize("shards", [4.2, 6, 50])
 def test_batches_equal_local_ones_within_the_bound(
-    local: Index, server: FaultyServer, tmp_path: Path, shards: float, monkeypatch: pytest.MonkeyPatch
+    local: Index, server: FaultyServer, tmp_path: Path, shards: float
 ) -> None:
-    monkeypatch.setattr("fastface.data.loader.DRAWN_TOGETHER", 8)
     plan, sizes = Windows(local, 4), []
     remote = Index.open(server.url, CacheOptions(tmp_path, gigabytes(local, shards)))
 
@@ -176,7 +175,7 @@ def test_a_plan_without_windows_warns_and_works(local: Index, server: FaultyServ
 def test_the_next_window_is_there_before_it_is_needed(local: Index, server: FaultyServer, tmp_path: Path) -> None:
     remote, plan = RemoteSet(server.url, CacheOptions(tmp_path, gigabytes(local, 6))), Windows(local, 4)
     remote.resume()
-    remote.follow(plan, 0, 1)
+    remote.follow(plan, 0, 4)
     soon = {f"shard-{number:06d}.tar" for number in plan.shards_of(0)}
     assert len(soon) == 4
     until = time.monotonic() + 3
