@@ -193,7 +193,7 @@ def _file_system(url: str, scheme: str, patience: Patience) -> Any:
 
         options: dict[str, Any] = {}
         if scheme in ("http", "https"):
-            import aiohttp
+            import aiohttp  # pyright: ignore[reportMissingImports]
 
             limits = aiohttp.ClientTimeout(total=None, sock_connect=patience.timeout_s, sock_read=patience.timeout_s)
             ours: dict[str, Any] = {"timeout": limits, "trust_env": True, "headers": {"Accept-Encoding": "identity"}}

@@ -71,10 +71,7 @@ class RemoteSet:
             self._locks.release(f"index/{name}.npy")
 
     def shard(self, number: int) -> Path:
-        """Return the local file of a shard, downloaded if need be, and keep it from being deleted.
-
-        ValueError names URL, byte and attempt where the server fails, or the setting where the cache is full.
-        """
+        """Return the local file of a shard, downloaded if need be, and keep it from being deleted."""
         while True:
             with self._changed:
                 if number in self._here:
