@@ -165,6 +165,14 @@ def test_batches_equal_local_ones_within_the_bound(
     assert times == [1] * 10 if shards == 50 else sum(times) <= 2 * 10 + 4  # once an epoch, and what would come next
 
 
+def test_windows_shorter_than_what_is_decoded_ahead(local: Index, server: FaultyServer, tmp_path: Path) -> None:
+    """Batches under way then want more shards than the cache holds: those needed first take the room."""
+    plan = Windows(local, 4, width=1)
+    remote = Index.open(server.url, CacheOptions(tmp_path, gigabytes(local, 2.2)))
+    assert load(remote, plan, plan.steps_per_epoch, ahead=9) == load(local, plan, plan.steps_per_epoch)
+    assert sum(path.stat().st_size for path in remote.path.glob("shard-*")) <= 2.2 * gigabytes(local, 1) * 1e9
+
+
 def test_a_plan_without_windows_warns_and_works(local: Index, server: FaultyServer, tmp_path: Path) -> None:
     remote, plan = Index.open(server.url, CacheOptions(tmp_path)), Shuffled(len(local), 4, 7)
     with pytest.warns(UserWarning, match="reads shards in any order.*data.plan windowed"):
