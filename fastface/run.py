@@ -19,6 +19,7 @@ from fastface.data.augment import Augment
 from fastface.data.index import Index
 from fastface.data.loader import Loader
 from fastface.data.plan import Plan
+from fastface.data.shard_cache import CacheOptions
 from fastface.hardware import decode_threads_of, decoder_of, start_processes
 from fastface.optim import Schedule, build_optimizer, build_schedule, parameter_groups
 from fastface.predictor import load_backbone_from
@@ -186,8 +187,9 @@ def schedule_of(config: RunConfig, total_steps: int, steps_per_epoch: int) -> Sc
 
 def open_shards(config: RunConfig) -> Index:
     if config.data.shards is None:
-        raise ValueError("data.shards is not set: name a folder made by tools/make_shards.py")
-    return Index.open(config.data.shards, lost=config.data.max_damaged)
+        raise ValueError("data.shards is not set: name a folder made by tools/make_shards.py, or its URL")
+    cache = CacheOptions(config.data.remote_cache_folder, config.data.remote_cache_gb)
+    return Index.open(config.data.shards, cache, lost=config.data.max_damaged)
 
 
 def micro_batch_of(config: RunConfig, saved: checkpoint.Checkpoint | None) -> int:
