@@ -1,7 +1,7 @@
 """Everything a run can be told: the sections of the YAML, their defaults and what they must satisfy together."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -42,9 +42,99 @@ class ModelConfig(Section):
     """x0, y0, x1, y1 px of the image that the network sees, e.g. 8, 0, 104, 112 for 112x96 networks."""
 
 
+class ShuffledPlan(Section):
+    """Every image once an epoch."""
+
+    name: Literal["shuffled"] = "shuffled"
+
+
+class PerIdentityPlan(Section):
+    """P identities a batch, K images of each; every identity once an epoch. P = train.batch_size / images."""
+
+    name: Literal["per-identity"] = "per-identity"
+    images: int = Field(default=4, ge=1)
+    """Images of each identity (K)."""
+    scope: Literal["rank", "global"] = "rank"
+    """rank: the images of an identity share a micro-batch, for losses that look at one; global: a batch."""
+    too_few: Literal["filter", "repeat", "refuse"] = "filter"
+    """Identities with fewer images: leave them out, repeat their images, or refuse to start."""
+
+
+class WeightedPlan(Section):
+    """Every value of a column, such as every class or attack type, has its share of each batch."""
+
+    name: Literal["weighted"] = "weighted"
+    column: str = "label"
+    """label, or another column of the index."""
+    weights: dict[str, float] = {}
+    """Value (or class name) -> weight; 1 for those not named, 0 leaves a value out."""
+
+
+class PairsPlan(Section):
+    """Rows 2i and 2i + 1 are a pair."""
+
+    name: Literal["pairs"] = "pairs"
+    genuine: float = Field(default=0.5, ge=0, le=1)
+    """Share of pairs of one identity."""
+    pairs_per_epoch: int | None = Field(default=None, gt=0)
+    """null: half as many as there are images."""
+
+
+class ClipsPlan(Section):
+    """A few frames of each video clip, as neighbouring rows; every clip once an epoch."""
+
+    name: Literal["clips"] = "clips"
+    frames: int = Field(default=8, ge=1)
+    """Frames taken of a clip, spread evenly over its time."""
+    too_few: Literal["filter", "repeat", "refuse"] = "filter"
+    """Clips with fewer frames: leave them out, repeat their frames, or refuse to start."""
+
+
+class WindowedPlan(Section):
+    """Every image once an epoch, shard by shard: for disks that hate random reads, and for remote shards."""
+
+    name: Literal["windowed"] = "windowed"
+    shards: int = Field(default=16, ge=1)
+    """Shards open at a time, among whose images the order is random."""
+
+
+class MinedPlan(Section):
+    """Identities that look alike in one batch: P / (1 + neighbours) seeds with their neighbours, K images of each."""
+
+    name: Literal["mined"] = "mined"
+    file: Path
+    """The .npz that a miner wrote: neighbours of every identity, and weights."""
+    images: int = Field(default=4, ge=1)
+    """Images of each identity (K)."""
+    neighbours: int = Field(default=3, ge=1)
+    """Neighbours that accompany a seed, drawn from those that the file lists."""
+    scope: Literal["rank", "global"] = "rank"
+    """rank: a seed and its neighbours share a micro-batch; global: a batch."""
+    too_few: Literal["filter", "repeat", "refuse"] = "filter"
+    """Identities with fewer images: leave them out, repeat their images, or refuse to start."""
+
+
+PlanConfig = ShuffledPlan | PerIdentityPlan | WeightedPlan | PairsPlan | ClipsPlan | WindowedPlan | MinedPlan
+
+
+class Source(Section):
+    """One of several shard sets to train on."""
+
+    shards: Path
+    """A folder made by tools/make_shards.py."""
+    weight: float = Field(default=1.0, gt=0)
+    """Its share of each batch, relative to those of the other sources."""
+
+
 class DataConfig(Section):
     shards: Path | None = None
     """A folder made by tools/make_shards.py."""
+    sources: tuple[Source, ...] = ()
+    """Several such folders with their weights, instead of shards."""
+    labels: Literal["separate", "merge-by-name"] | None = None
+    """With sources: whether identities of one name are one identity (merge-by-name) or not (separate)."""
+    plan: Annotated[PlanConfig, Field(discriminator="name")] = ShuffledPlan()
+    """Which images make up a batch, by name: shuffled, per-identity, weighted, pairs, clips, windowed, mined."""
     size: tuple[int, int] = (112, 112)
     """Width and height of the images in px; shards of another size are refused."""
     decoder: Literal["auto", "torch", "dali-cpu", "dali-gpu"] = "auto"
@@ -59,6 +149,14 @@ class DataConfig(Section):
     check_crc: bool = True
     """Compare every image with its CRC when it is read (3 to 5 us each, decoding takes 100): decoders accept most
     flipped bits without a word."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DataConfig":
+        if self.shards and self.sources:
+            raise ValueError("give either shards or sources")
+        if bool(self.sources) != bool(self.labels):
+            raise ValueError("sources and labels (separate or merge-by-name) go together")
+        return self
 
 
 class OptimConfig(Section):

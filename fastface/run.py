@@ -17,11 +17,12 @@ from fastface.config import RunConfig
 from fastface.data.augment import Augment
 from fastface.data.index import Index
 from fastface.data.loader import Loader
+from fastface.data.mixed_index import MixedIndex
 from fastface.data.plan import Plan
 from fastface.hardware import decode_threads_of, decoder_of, start_processes
 from fastface.optim import Schedule, build_optimizer, build_schedule, parameter_groups
 from fastface.predictor import load_backbone_from
-from fastface.run_folder import check_resumable, differences, find_resumable, hold, new_folder, settle
+from fastface.run_folder import check_plan, check_resumable, differences, find_resumable, hold, new_folder, settle
 from fastface.tasks import build_task
 
 
@@ -74,7 +75,8 @@ def build_run(command: Command) -> Run:
     module, optimizer = accelerator.prepare(task, optimizer)
     if saved is not None and accelerator.scaler is not None and saved.state.get("scaler"):
         accelerator.scaler.load_state_dict(saved.state["scaler"])
-    plan = task.plan(index, config.train.batch_size, config.seed)  # type: ignore[operator]
+    plan: Plan = task.plan(config.data, index, config.train.batch_size, config.seed)  # type: ignore[operator]
+    notes += plan.notes
     total = max(round(config.train.epochs * plan.steps_per_epoch), 1)
     loader = build_loader(config, index, plan, micro, accelerator.device)
     state = {
@@ -92,6 +94,7 @@ def build_run(command: Command) -> Run:
     start = 0
     if saved is not None:
         start = saved.state["step"]
+        notes += check_plan(saved.state["plan"], state["plan"])
         notes += differences(saved.state, state)
     # Only now, with everything checked and built, does anything appear on disk.
     folder = resumed or new_folder(command, task)
@@ -180,9 +183,12 @@ def schedule_of(config: RunConfig, total_steps: int, steps_per_epoch: int) -> Sc
 
 
 def open_shards(config: RunConfig) -> Index:
-    if config.data.shards is None:
+    data = config.data
+    if data.sources and data.labels:
+        return MixedIndex([Index.open(source.shards) for source in data.sources], data.labels)
+    if data.shards is None:
         raise ValueError("data.shards is not set: name a folder made by tools/make_shards.py")
-    return Index.open(config.data.shards)
+    return Index.open(data.shards)
 
 
 def micro_batch_of(config: RunConfig, saved: checkpoint.Checkpoint | None) -> int:

@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from fastface.data.plan import Sequential, Shuffled, hash_numbers, permute, slot_keys, splitmix64
+from fastface.data.plan import hash_numbers, permute, slot_keys, splitmix64
+from fastface.data.plans import Sequential, Shuffled
 
 SIZES = [*range(1, 40), 63, 64, 65, 127, 255, 256, 257, 997, 1000, 1009, 4096, 4099, 10_007]
 
