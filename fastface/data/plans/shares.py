@@ -53,11 +53,14 @@ class Shares:
 
     def __init__(self, weights: np.ndarray, rows: int, steps: int, seed: int) -> None:
         quota = weights * (rows * steps / weights.sum())
-        self._base = np.floor(quota + 1e-9).astype(np.int64)
+        self._base = np.floor(quota + 1e-9).astype(np.int32)
         self._rest = np.clip(quota - self._base, 0, 1)  # the chance of one row more
-        self.most = self._base + (self._rest > 1e-9)  # int64 [parts]: rows of a part in an epoch, at most
         self._rows, self._steps, self._seed = rows, steps, seed
-        self._tables = -1, np.empty(0, np.int64), np.empty(0, np.int64)  # of the latest epoch
+        self._tables = -1, np.empty(0, np.int32), np.empty(0, np.int64)  # of the latest epoch
+
+    def most(self, part: np.ndarray) -> np.ndarray:
+        """Return how many rows of an epoch parts take, at most: int64 of their shape."""
+        return self._base[part].astype(np.int64) + (self._rest[part] > 1e-9)
 
     def at(self, epoch: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return for each row of steps (int64 [n], within the epoch) its part, and its number there in this epoch.
@@ -75,12 +78,12 @@ class Shares:
     def _ends(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the parts in the order of this epoch, and where each ends among the epoch's rows."""
         key = hash_numbers(self._seed, epoch, 3)
-        parts = permute(np.arange(len(self._base)), len(self._base), key)
-        more = self._rows * self._steps - int(self._base.sum())
+        parts = permute(np.arange(len(self._base)), len(self._base), key).astype(np.int32)
+        more = self._rows * self._steps - int(self._base.sum(dtype=np.int64))
         start = (key >> 40) / 2**24  # of few bits, so that the sums below are exact where it matters
         upto = np.minimum(np.cumsum(self._rest[parts]), more) + start
         upto[-1] = more + start
-        return parts, np.cumsum(self._base[parts]) + np.floor(upto).astype(np.int64)
+        return parts, np.cumsum(self._base[parts], dtype=np.int64) + np.floor(upto).astype(np.int64)
 
 
 def apportion(weights: np.ndarray, rows: int) -> np.ndarray:

@@ -53,7 +53,7 @@ class Weighted(Drawn):
     def _epoch(self, epoch: int, positions: np.ndarray) -> np.ndarray:
         part, number = self._shares.at(epoch, positions)
         seed = hash_numbers(self.seed, 2)
-        return self._pools.visit(self._used[part], np.array(epoch), self._shares.most[part], number, seed)
+        return self._pools.visit(self._used[part], np.array(epoch), self._shares.most(part), number, seed)
 
     def describe(self) -> dict[str, Any]:
         return {
