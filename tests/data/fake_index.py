@@ -15,6 +15,7 @@ def fake_index(
     *,
     shards: int = 1,
     folder: Path | None = None,
+    name: str = "fake",
     classes: Sequence[str] | None = None,
     **columns: np.ndarray,
 ) -> Index:
@@ -40,7 +41,7 @@ def fake_index(
     direct = ("shard", "offset", "length", "label", "crc32", "by_label", "label_start")
     empty = np.empty(0, np.uint8)
     return Index(
-        path=Path(folder or "fake"),
+        path=folder or Path(name),
         meta={
             "shards": [{"name": f"{n}.tar", "samples": int(size), "bytes": 0} for n, size in enumerate(np.diff(cuts))]
         },

@@ -37,11 +37,10 @@ class Pairs(Drawn):
         self._genuine_ends = np.cumsum(counts * (counts - 1) // 2)  # int64 [C]: genuine pairs up to each identity
         self._people = np.flatnonzero(counts)
         self.num = int(self._genuine_ends[-1]), len(self._people) * (len(self._people) - 1) // 2
-        for kind, share, lacking in [(GENUINE, genuine, "two images"), (IMPOSTOR, 1 - genuine, "a second identity")]:
+        lacks = ["has no identity with two images", "has only one identity"]
+        for kind, share in [(GENUINE, genuine), (IMPOSTOR, 1 - genuine)]:
             if share and not self.num[kind]:
-                raise ValueError(
-                    f"{index.path} has no identity with {lacking}: data.plan.genuine {genuine} asks for such pairs"
-                )
+                raise ValueError(f"{index.path} {lacks[kind]}: pairs with data.plan.genuine {genuine} cannot be drawn")
         per_epoch = pairs_per_epoch or -(-index.num_samples // 2)
         super().__init__(batch_size, -(-per_epoch // num_pairs), seed)
         self.genuine = genuine

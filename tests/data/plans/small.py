@@ -37,6 +37,7 @@ def small_index(images: int = 300, people: int = 40, seed: int = 0, shards: int 
     return fake_index(
         label,
         shards=shards,
+        name=f"fake{seed or ''}",
         classes=[f"person {n:02d}" for n in range(people)],
         attack=rng.choice(3, images, p=[0.7, 0.2, 0.1]).astype(np.uint8),
         clip=(clip * 3 % 1001)[shuffled].astype(np.int32),
