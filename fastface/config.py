@@ -4,13 +4,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Section(BaseModel):
-    """A part of the YAML: unknown keys and wrong types are refused, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+from fastface.plan_settings import PlanSettings, ShuffledPlan
+from fastface.section import Section
 
 
 class ArcFaceTask(Section):
@@ -42,81 +39,6 @@ class ModelConfig(Section):
     """x0, y0, x1, y1 px of the image that the network sees, e.g. 8, 0, 104, 112 for 112x96 networks."""
 
 
-class ShuffledPlan(Section):
-    """Every image once an epoch."""
-
-    name: Literal["shuffled"] = "shuffled"
-
-
-class PerIdentityPlan(Section):
-    """P identities a batch, K images of each; every identity once an epoch. P = train.batch_size / images."""
-
-    name: Literal["per-identity"] = "per-identity"
-    images: int = Field(default=4, ge=1)
-    """Images of each identity (K)."""
-    scope: Literal["rank", "global"] = "rank"
-    """rank: the images of an identity share a micro-batch, for losses that look at one; global: a batch."""
-    too_few: Literal["filter", "repeat", "refuse"] = "filter"
-    """Identities with fewer images: leave them out, repeat their images, or refuse to start."""
-
-
-class WeightedPlan(Section):
-    """Every value of a column, such as every class or attack type, has its share of each batch."""
-
-    name: Literal["weighted"] = "weighted"
-    column: str = "label"
-    """label, or another column of the index."""
-    weights: dict[str, float] = {}
-    """Value (or class name) -> weight; 1 for those not named, 0 leaves a value out."""
-
-
-class PairsPlan(Section):
-    """Rows 2i and 2i + 1 are a pair."""
-
-    name: Literal["pairs"] = "pairs"
-    genuine: float = Field(default=0.5, ge=0, le=1)
-    """Share of pairs of one identity."""
-    pairs_per_epoch: int | None = Field(default=None, gt=0)
-    """null: half as many as there are images."""
-
-
-class ClipsPlan(Section):
-    """A few frames of each video clip, as neighbouring rows; every clip once an epoch."""
-
-    name: Literal["clips"] = "clips"
-    frames: int = Field(default=8, ge=1)
-    """Frames taken of a clip, spread evenly over its time."""
-    too_few: Literal["filter", "repeat", "refuse"] = "filter"
-    """Clips with fewer frames: leave them out, repeat their frames, or refuse to start."""
-
-
-class WindowedPlan(Section):
-    """Every image once an epoch, shard by shard: for disks that hate random reads, and for remote shards."""
-
-    name: Literal["windowed"] = "windowed"
-    shards: int = Field(default=16, ge=1)
-    """Shards open at a time, among whose images the order is random."""
-
-
-class MinedPlan(Section):
-    """Identities that look alike in one batch: P / (1 + neighbours) seeds with their neighbours, K images of each."""
-
-    name: Literal["mined"] = "mined"
-    file: Path
-    """The .npz that a miner wrote: neighbours of every identity, and weights."""
-    images: int = Field(default=4, ge=1)
-    """Images of each identity (K)."""
-    neighbours: int = Field(default=3, ge=1)
-    """Neighbours that accompany a seed, drawn from those that the file lists."""
-    scope: Literal["rank", "global"] = "rank"
-    """rank: a seed and its neighbours share a micro-batch; global: a batch."""
-    too_few: Literal["filter", "repeat", "refuse"] = "filter"
-    """Identities with fewer images: leave them out, repeat their images, or refuse to start."""
-
-
-PlanConfig = ShuffledPlan | PerIdentityPlan | WeightedPlan | PairsPlan | ClipsPlan | WindowedPlan | MinedPlan
-
-
 class Source(Section):
     """One of several shard sets to train on."""
 
@@ -133,7 +55,7 @@ class DataConfig(Section):
     """Several such folders with their weights, instead of shards."""
     labels: Literal["separate", "merge-by-name"] | None = None
     """With sources: whether identities of one name are one identity (merge-by-name) or not (separate)."""
-    plan: Annotated[PlanConfig, Field(discriminator="name")] = ShuffledPlan()
+    plan: Annotated[PlanSettings, Field(discriminator="name")] = ShuffledPlan()
     """Which images make up a batch, by name: shuffled, per-identity, weighted, pairs, clips, windowed, mined."""
     size: tuple[int, int] = (112, 112)
     """Width and height of the images in px; shards of another size are refused."""
@@ -230,7 +152,7 @@ class EvalSet(Section):
 
 
 class EvalConfig(Section):
-    sets: dict[str, EvalSet] = {}
+    sets: dict[str, EvalSet] = Field(default_factory=dict)
     """Name -> pairs. The name prefixes the metrics: lfw/acc."""
     every_epochs: float | None = Field(default=1.0, gt=0)
     """null: only at the end."""

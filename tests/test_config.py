@@ -6,8 +6,9 @@ from typing import get_args
 import pytest
 
 from fastface.command import load_config, parse_command
-from fastface.config import PerIdentityPlan, PlanConfig, RunConfig
+from fastface.config import RunConfig
 from fastface.data.plans import PLANS
+from fastface.plan_settings import PerIdentityPlan, PlanSettings
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("**/*.yaml"))
 
@@ -80,7 +81,7 @@ def test_plans_and_sources_are_overridden_option_by_option(tmp_path: Path) -> No
 
 
 def test_every_plan_can_be_chosen_and_built() -> None:
-    names = [plan.model_fields["name"].default for plan in get_args(PlanConfig)]
+    names = [plan.model_fields["name"].default for plan in get_args(PlanSettings)]
     assert names == list(PLANS)
 
 

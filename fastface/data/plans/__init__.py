@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from fastface.config import PlanConfig
 from fastface.data.index import Index
 from fastface.data.mixed_index import MixedIndex
-from fastface.data.plan import Plan, hash_numbers
+from fastface.data.plan import STREAMS, Plan, hash_numbers
 from fastface.data.plans.clips import Clips
 from fastface.data.plans.drawn import Drawn
 from fastface.data.plans.mined import Mined
@@ -21,6 +20,7 @@ from fastface.data.plans.per_identity import PerIdentity
 from fastface.data.plans.shuffled import Sequential, Shuffled
 from fastface.data.plans.weighted import Weighted
 from fastface.data.plans.windowed import Windowed
+from fastface.plan_settings import PlanSettings
 
 __all__ = ["PLANS", "Clips", "Mined", "Mixture", "Pairs", "PerIdentity", "Sequential", "Shuffled", "Weighted"]
 __all__ += ["Windowed", "build_plan"]  # pyright: ignore
@@ -59,7 +59,7 @@ PLANS = {
 
 
 def build_plan(
-    settings: PlanConfig, index: Index, batch_size: int, seed: int, weights: Sequence[float] | None = None
+    settings: PlanSettings, index: Index, batch_size: int, seed: int, weights: Sequence[float] | None = None
 ) -> Plan:
     """Build the plan of these settings over `index`: where it has several sources, one over each, mixed by `weights`.
 
@@ -73,7 +73,7 @@ def build_plan(
         raise ValueError(f"data.plan {settings.name} takes one shard set: set data.shards, not data.sources")
     rows = kind.rows(settings)
     plans = [
-        kind.build(settings, source, rows, hash_numbers(seed, 14, number))
+        kind.build(settings, source, rows, hash_numbers(seed, STREAMS["source"], number))
         for number, source in enumerate(index.sources)
     ]
     return Mixture(index, plans, weights or [1.0] * len(plans), batch_size, seed)

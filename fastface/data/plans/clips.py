@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastface.data.index import Index
-from fastface.data.plan import Slots, hash_rows, permute
+from fastface.data.plan import STREAMS, Slots, hash_rows, permute
 from fastface.data.plans.drawn import Drawn, check_step, groups_in, shared_keys
 from fastface.data.plans.pools import CHUNK, TooFew, enough
 
@@ -86,7 +86,7 @@ class Clips(Drawn):
     def draw(self, epochs: np.ndarray, positions: np.ndarray) -> np.ndarray:
         visits = positions[:, None] * self.clips + np.arange(self.clips)
         clips = self._used[permute(visits, len(self._used), hash_rows(self.seed, epochs[:, None]))]
-        parts = (hash_rows(self.seed, 9, epochs[:, None], clips) >> np.uint64(11)) * 2.0**-53
+        parts = (hash_rows(self.seed, STREAMS["segment"], epochs[:, None], clips) >> np.uint64(11)) * 2.0**-53
         return self._frames(clips.ravel(), parts.ravel()).reshape(len(positions), self.batch_size)
 
     def _frames(self, clips: np.ndarray, parts: np.ndarray) -> np.ndarray:

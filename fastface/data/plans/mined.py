@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fastface.data.index import Index
-from fastface.data.plan import hash_numbers, hash_rows, permute
+from fastface.data.plan import STREAMS, hash_numbers, hash_rows, permute
 from fastface.data.plans.drawn import Drawn, groups_in, in_epochs
 from fastface.data.plans.neighbours import read_neighbours
 from fastface.data.plans.per_identity import check_identities
@@ -64,7 +64,7 @@ class Mined(Drawn):
         return in_epochs(self._epoch, epochs, positions)
 
     def _epoch(self, epoch: int, positions: np.ndarray) -> np.ndarray:
-        steps = hash_rows(self.seed, epoch, 10, positions)  # a key for each, uint64 [n]
+        steps = hash_rows(self.seed, STREAMS["mined"], epoch, positions)  # a key for each, uint64 [n]
         seeds = self._used[self._shares.at(epoch, positions)[0]]  # [n, S]
         others = self._drawn_neighbours(seeds, steps)  # [n, S, neighbours], -1 for none
         people = np.concatenate([seeds, others.reshape(len(seeds), -1)], axis=1)  # [n, P], seeds first: they stay
@@ -72,7 +72,7 @@ class Mined(Drawn):
         others = people[:, self.seeds :].reshape(others.shape)
         people = np.concatenate([people[:, : self.seeds, None], others], axis=2)  # [n, S, 1 + neighbours]
         count = self._pools.counts_of(people)[..., None]
-        keys = hash_rows(steps[:, None, None], 11, people)[..., None]
+        keys = hash_rows(steps[:, None, None], STREAMS["image"], people)[..., None]
         image = permute(np.arange(self.images) % count, count, keys)
         return self._pools.order[self._pools.start[people][..., None] + image].astype(np.int64).reshape(len(seeds), -1)
 
@@ -82,7 +82,9 @@ class Mined(Drawn):
         length = (lists >= 0).sum(2, keepdims=True)
         place = np.arange(self.neighbours)
         there = np.maximum(length, 1)
-        chosen = permute(np.minimum(place, there - 1), there, hash_rows(steps[:, None], 12, seeds)[..., None])
+        chosen = permute(
+            np.minimum(place, there - 1), there, hash_rows(steps[:, None], STREAMS["neighbour"], seeds)[..., None]
+        )
         return np.where(place < length, np.take_along_axis(lists, chosen, 2), -1).astype(np.int64)
 
     def _completed(self, people: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -90,7 +92,7 @@ class Mined(Drawn):
         size, places = len(self._used), self.identities
         start = (steps % np.uint64(size)).astype(np.int64)[:, None]  # 2 P in a row: P of them are not in the batch
         turn = (start + np.arange(min(2 * places, size))) % size
-        spare = self._used[permute(turn, size, hash_numbers(self.seed, 13))]
+        spare = self._used[permute(turn, size, hash_numbers(self.seed, STREAMS["spare"]))]
         both = np.concatenate([people, spare], axis=1)
         usable = (both >= 0) & self._usable[both] & _first_of_its_kind(both)
         rank = np.cumsum(~usable[:, :places], axis=1) - 1

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastface.data.index import Index
-from fastface.data.plan import hash_rows, permute
+from fastface.data.plan import STREAMS, hash_rows, permute
 from fastface.data.plans.drawn import Drawn, groups_in
 from fastface.data.plans.pools import by_label
 from fastface.data.plans.shares import Schedule
@@ -57,7 +57,7 @@ class Pairs(Drawn):
 
     def _rank(self, kind: int, number: np.ndarray) -> np.ndarray:
         cycle, position = np.divmod(number, self.num[kind])
-        return permute(position, self.num[kind], hash_rows(self.seed, 4, kind, cycle))
+        return permute(position, self.num[kind], hash_rows(self.seed, STREAMS["pair"], kind, cycle))
 
     def _genuine(self, number: np.ndarray) -> np.ndarray:
         """Return genuine pairs `number` (int64 [n]) of the run: int64 [n, 2]."""
@@ -65,14 +65,14 @@ class Pairs(Drawn):
         identity = np.searchsorted(self._genuine_ends, rank, "right")
         count = self._pools.counts_of(identity)
         pair = unordered_pair(rank - self._genuine_ends[identity] + count * (count - 1) // 2)
-        turned = hash_rows(self.seed, 5, number) & np.uint64(1) > 0
+        turned = hash_rows(self.seed, STREAMS["turn"], number) & np.uint64(1) > 0
         pair[turned] = pair[turned, ::-1]
         return self._pools.order[self._pools.start[identity][:, None] + pair].astype(np.int64)
 
     def _impostors(self, number: np.ndarray) -> np.ndarray:
         """Return impostor pairs `number` (int64 [n]) of the run: int64 [n, 2]."""
         pair = unordered_pair(self._rank(IMPOSTOR, number))
-        draws = np.stack([hash_rows(self.seed, 6, number), hash_rows(self.seed, 7, number)], axis=1)
+        draws = np.stack([hash_rows(self.seed, STREAMS[side], number) for side in ("first", "second")], axis=1)
         turned = draws[:, 0] >> np.uint64(63) > 0
         pair[turned] = pair[turned, ::-1]
         identity = self._people[pair]

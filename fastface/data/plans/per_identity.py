@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fastface.data.index import Index
-from fastface.data.plan import hash_numbers, hash_rows, permute
+from fastface.data.plan import STREAMS, hash_numbers, hash_rows, permute
 from fastface.data.plans.drawn import Drawn, groups_in
 from fastface.data.plans.pools import TooFew, by_label, enough
 
@@ -51,7 +51,7 @@ class PerIdentity(Drawn):
             (epochs[:, None] + again)[:, :, None],
             self.images,
             np.arange(self.images),
-            hash_numbers(self.seed, 2),
+            hash_numbers(self.seed, STREAMS["image"]),
         )
         return images.reshape(len(positions), self.batch_size)
 

@@ -13,10 +13,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from fastface.data.plan import hash_numbers, permute
+from fastface.data.plan import STREAMS, hash_numbers, permute
 
 GOLDEN_SECTION = (math.sqrt(5) - 1) / 2  # its multiples modulo 1 spread most evenly (three-distance theorem)
-TABLE = 1 << 18  # rows of a Schedule's table, about: 4 MB
+TABLE = 1 << 18  # rows of a Schedule's table, about: 4 MB, and at most four times as many
 
 
 class Schedule:
@@ -28,9 +28,14 @@ class Schedule:
     def __init__(self, weights: Sequence[float], units: int) -> None:
         tickets = _tickets(weights)
         total = sum(tickets)
-        exact = total * units <= 16 * TABLE
+        exact = total * units <= 4 * TABLE
         self.steps = total * max(1, TABLE // (units * total)) if exact else max(1, TABLE // units)
         self._counts = apportion(np.array(weights), self.steps * units)  # of each part in a period
+        if (lost := (np.array(weights) > 0) & (self._counts == 0)).any():
+            weight = weights[int(lost.argmax())]
+            raise ValueError(
+                f"weight {weight} of {list(weights)} is less than one row in {self.steps * units:,}: raise it"
+            )
         place = _places(np.arange(self.steps), units, self.steps)
         part = np.searchsorted(np.cumsum(self._counts), place.ravel(), "right")  # in the order of time
         order = np.argsort(part, kind="stable")
@@ -77,7 +82,7 @@ class Shares:
 
     def _ends(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the parts in the order of this epoch, and where each ends among the epoch's rows."""
-        key = hash_numbers(self._seed, epoch, 3)
+        key = hash_numbers(self._seed, STREAMS["share"], epoch)
         parts = permute(np.arange(len(self._base)), len(self._base), key).astype(np.int32)
         more = self._rows * self._steps - int(self._base.sum(dtype=np.int64))
         start = (key >> 40) / 2**24  # of few bits, so that the sums below are exact where it matters
@@ -96,7 +101,7 @@ def apportion(weights: np.ndarray, rows: int) -> np.ndarray:
 
 def _tickets(weights: Sequence[float]) -> list[int]:
     """Return small integers in the ratio of the weights, as nearly as denominators up to 1,000 allow."""
-    fractions = [Fraction(weight).limit_denominator(1000) for weight in weights]
+    fractions = [Fraction(weight / max(weights)).limit_denominator(1000) for weight in weights]
     common = math.lcm(*(fraction.denominator for fraction in fractions))
     tickets = [int(fraction * common) for fraction in fractions]
     return [ticket // math.gcd(*tickets) for ticket in tickets]

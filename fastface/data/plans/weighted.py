@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastface.data.index import Index
-from fastface.data.plan import hash_numbers
+from fastface.data.plan import STREAMS, hash_numbers
 from fastface.data.plans.drawn import Drawn, check_sizes, in_epochs
 from fastface.data.plans.pools import by_column, by_label
 from fastface.data.plans.shares import Shares
@@ -52,7 +52,7 @@ class Weighted(Drawn):
 
     def _epoch(self, epoch: int, positions: np.ndarray) -> np.ndarray:
         part, number = self._shares.at(epoch, positions)
-        seed = hash_numbers(self.seed, 2)
+        seed = hash_numbers(self.seed, STREAMS["image"])
         return self._pools.visit(self._used[part], np.array(epoch), self._shares.most(part), number, seed)
 
     def describe(self) -> dict[str, Any]:

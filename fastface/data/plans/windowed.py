@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastface.data.index import Index
-from fastface.data.plan import hash_numbers, hash_rows, permute
+from fastface.data.plan import STREAMS, hash_numbers, hash_rows, permute
 from fastface.data.plans.drawn import Drawn, check_sizes, check_step, in_epochs
 
 
@@ -49,7 +49,7 @@ class Windowed(Drawn):
         window = np.searchsorted(order.window_ends, rows, "right")
         first = np.where(window, order.window_ends[window - 1], 0)
         size = order.window_ends[window] - first
-        place = first + permute(rows - first, size, hash_rows(self.seed, epoch, 8, window))
+        place = first + permute(rows - first, size, hash_rows(self.seed, STREAMS["window"], epoch, window))
         turn = np.searchsorted(order.ends, place, "right")
         return self._start[order.shards[turn] + 1] - (order.ends[turn] - place)
 

@@ -7,9 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastface.config import ClipsPlan, MinedPlan, PairsPlan, PerIdentityPlan, ShuffledPlan, WeightedPlan, WindowedPlan
 from fastface.data.mixed_index import MixedIndex
 from fastface.data.plans import Mixture, PerIdentity, Shuffled, build_plan
+from fastface.plan_settings import (
+    ClipsPlan,
+    MinedPlan,
+    PairsPlan,
+    PerIdentityPlan,
+    ShuffledPlan,
+    WeightedPlan,
+    WindowedPlan,
+)
 from tests.data.plans.small import small_index, two_sources
 
 MIXED = two_sources()

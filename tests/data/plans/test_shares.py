@@ -100,3 +100,9 @@ def test_apportion_gives_the_largest_remainders_one_more() -> None:
     assert apportion(np.array([0.5, 0.3, 0.2]), 9).tolist() == [4, 3, 2]  # quotas 4.5, 2.7, 1.8
     assert apportion(np.array([1.0, 1.0, 1.0]), 10).tolist() == [4, 3, 3]
     assert apportion(np.array([0.1, 0.2, 0.7]), 10).tolist() == [1, 2, 7]  # 10 * 0.7 / 1 is not quite 7
+
+
+def test_a_weight_that_would_never_have_its_turn_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"weight 1e-07 of \[1\.0, 1e-07\] is less than one row in"):
+        Schedule([1.0, 1e-7], 8)
+    assert np.bincount(Schedule([1e-9, 3e-9], 8).at(np.arange(100))[0].ravel()).tolist() == [200, 600]

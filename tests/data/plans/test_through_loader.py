@@ -72,7 +72,7 @@ def test_the_same_global_batches_for_any_world_and_start(sources: list[Index], n
 
 
 def test_frames_of_a_clip_are_flipped_alike(sources: list[Index]) -> None:
-    index, plan = PLANS["clips"](sources)
+    _, plan = PLANS["clips"](sources)
     flipped = []
     for step in range(20):
         flips = Augment(0.5).draw(plan[step]).flip.reshape(-1, 2)
