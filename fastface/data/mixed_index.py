@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,9 +184,11 @@ class ByLabel:
 
 def _merged(sources: Sequence[Index]) -> tuple[list[str], list[int | np.ndarray]]:
     """Return all class names, sorted, and for each source its classes' numbers among them, int32 [C of the source]."""
-    classes = sorted(set().union(*(source.classes for source in sources)))
-    place = {name: number for number, name in enumerate(classes)}
-    return classes, [np.array([place[name] for name in source.classes], np.int32) for source in sources]
+    classes = list(dict.fromkeys(sorted(chain(*(source.classes for source in sources)))))  # sorted runs merge fast
+    place = dict(zip(classes, range(len(classes)), strict=True))
+    return classes, [
+        np.fromiter(map(place.__getitem__, source.classes), np.int32, source.num_classes) for source in sources
+    ]
 
 
 def _apart(sources: Sequence[Index]) -> tuple[list[str], list[int | np.ndarray]]:

@@ -30,7 +30,9 @@ class Pools(NamedTuple):
         """Return the number of records of groups, int64 of their shape."""
         return self.start[group + 1] - self.start[group]
 
-    def visit(self, group: np.ndarray, visit: np.ndarray, per_visit: np.ndarray | int, item: np.ndarray, seed: int):
+    def visit(
+        self, group: np.ndarray, visit: np.ndarray, per_visit: np.ndarray | int, item: np.ndarray, seed: int
+    ) -> np.ndarray:
         """Return record number `item` (below per_visit) of the `visit`-th visit to each group.
 
         All int64 of shapes that broadcast to that of the result, which group * item must already have. A group of n

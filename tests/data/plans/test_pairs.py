@@ -8,9 +8,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from fastface.data.plan import STREAMS, hash_numbers
 from fastface.data.plans import Pairs
 from fastface.data.plans.pairs import unordered_pair
 from tests.data.fake_index import fake_index
+from tests.data.plain import feistel
 from tests.data.plans.small import small_index
 
 INDEX = small_index()
@@ -92,3 +94,24 @@ def test_errors_say_what_is_lacking() -> None:
         Pairs(INDEX, 0.5, 7, 0)
     with pytest.raises(ValueError, match="from 0 to 1"):
         Pairs(INDEX, 1.5, 8, 0)
+
+
+def test_pairs_are_what_plain_loops_give() -> None:
+    plan, count = Pairs(INDEX, 1.0, 8, seed=3), Pairs(INDEX, 0.0, 8, seed=3)
+    own = [np.flatnonzero(INDEX.label == person).tolist() for person in range(40)]
+    every = [[(images[a], images[b]) for b in range(len(images)) for a in range(b)] for images in own]
+    genuine = [pair for pairs in every for pair in pairs]
+    people = [person for person in range(40) if own[person]]
+    strangers = [(people[a], people[b]) for b in range(len(people)) for a in range(b)]
+    for number in [*range(40), *range(len(genuine) - 4, len(genuine) + 4)]:
+        cycle, place = divmod(number, len(genuine))
+        pair = genuine[feistel(place, len(genuine), hash_numbers(3, STREAMS["pair"], 0, cycle))]
+        turned = hash_numbers(3, STREAMS["turn"], number) & 1
+        assert plan[number // 4].records.reshape(-1, 2)[number % 4].tolist() == list(pair[::-1] if turned else pair)
+        cycle, place = divmod(number, len(strangers))
+        two = strangers[feistel(place, len(strangers), hash_numbers(3, STREAMS["pair"], 1, cycle))]
+        draws = [hash_numbers(3, STREAMS[side], number) for side in ("first", "second")]
+        if draws[0] >> 63:
+            two = two[::-1]
+        expected = [own[person][(draw >> 1) % len(own[person])] for person, draw in zip(two, draws, strict=True)]
+        assert count[number // 4].records.reshape(-1, 2)[number % 4].tolist() == expected

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fastface.data.plan import STREAMS, hash_numbers
 from fastface.data.plans import Weighted
 from fastface.data.plans.pools import by_column
 from tests.data.fake_index import fake_index
+from tests.data.plain import feistel
 from tests.data.plans.small import small_index
 
 INDEX = small_index()
@@ -111,3 +114,37 @@ def test_errors_name_what_there_is(options: dict[str, Any], expected: str) -> No
     with pytest.raises(ValueError, match=r".") as caught:
         Weighted(INDEX, column, 8, 0, **options)
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(("column", "batch"), [("attack", 10), ("label", 7)])
+def test_steps_are_what_plain_loops_give(column: str, batch: int) -> None:
+    """Lay out an epoch's rows value by value in its order; every step takes its point of each stratum."""
+    plan = Weighted(INDEX, column, batch, seed=6)
+    values = np.asarray(INDEX.label if column == "label" else ATTACK)
+    own = [np.flatnonzero(values == value).tolist() for value in np.unique(values)]
+    steps = -(-len(INDEX) // batch)
+    share, rest = divmod(batch * steps, len(own))
+    strata = np.argsort(np.argsort([row * (5**0.5 - 1) / 2 % 1 for row in range(batch)])).tolist()
+    stride = max(1, round(steps * (5**0.5 - 1) / 2))
+    while math.gcd(stride, steps) > 1:
+        stride += 1
+    for epoch in range(2):
+        key = hash_numbers(6, STREAMS["share"], epoch)
+        rows: list[int] = []
+        for place in range(len(own)):
+            value = feistel(place, len(own), key)
+            before, after = ((key >> 40) / 2**24 + n * rest / len(own) + 1e-9 for n in (place, place + 1))
+            more = math.floor(after) - math.floor(before)
+            most, images = share + (rest > 0), own[value]
+            cycle, visit = divmod(epoch, -(-len(images) // most))
+            image_key = hash_numbers(hash_numbers(6, STREAMS["image"]), value_id(column, value), cycle)
+            for number in range(share + more):
+                rows.append(images[feistel((visit * most + number) % len(images), len(images), image_key)])
+        for step in range(steps):
+            expected = [rows[stratum * steps + step * stride % steps] for stratum in strata]
+            assert plan[epoch * steps + step].records.tolist() == expected
+
+
+def value_id(column: str, value: int) -> int:
+    """Return the number that a value has: classes have their label, though nobody may have it."""
+    return int(np.unique(INDEX.label)[value]) if column == "label" else value

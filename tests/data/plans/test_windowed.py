@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fastface.data.plan import STREAMS, hash_numbers
 from fastface.data.plans import Windowed
 from tests.data.fake_index import fake_index
+from tests.data.plain import feistel
 
 
 def index_of(size: int, shards: int):
@@ -88,3 +90,21 @@ def test_errors_say_what_to_do() -> None:
         Windowed(index_of(10, 2), 0, 2, 0)
     with pytest.raises(IndexError, match="count from 0"):
         Windowed(index_of(10, 2), 1, 2, 0).shards_of(-1)
+
+
+@pytest.mark.parametrize(("size", "shards", "window", "batch"), CASES)
+def test_steps_are_what_plain_loops_give(size: int, shards: int, window: int, batch: int) -> None:
+    index = index_of(size, shards)
+    plan = Windowed(index, window, batch, seed=9)
+    for epoch in range(2):
+        turns = [feistel(n, shards, hash_numbers(9, epoch)) for n in range(shards)]
+        rows: list[int] = []
+        for number, first in enumerate(range(0, shards, window)):
+            inside = [
+                r for shard in turns[first : first + window] for r in np.flatnonzero(index.shard == shard).tolist()
+            ]
+            key = hash_numbers(9, STREAMS["window"], epoch, number)
+            rows += [inside[feistel(n, len(inside), key)] for n in range(len(inside))]
+        for step in range(plan.steps_per_epoch):
+            records = plan[epoch * plan.steps_per_epoch + step].records
+            assert records.tolist() == rows[step * batch : (step + 1) * batch]
