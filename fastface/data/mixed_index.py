@@ -20,7 +20,8 @@ class MixedIndex(Index):
     """Shard sets read as one: records, shards and classes of the first source, then of the second, and so on.
 
     labels: "merge-by-name" makes classes of one name one class, sorted by code point as in every shard set;
-    "separate" keeps them apart under SOURCE/NAME. A column that some source lacks is left out.
+    "separate" keeps them apart under SOURCE/NAME. A column that some source lacks, or has in another shape, is left
+    out.
     """
 
     sources: list[Index]
@@ -35,8 +36,9 @@ class MixedIndex(Index):
         classes, places = _merged(sources) if labels == "merge-by-name" else _apart(sources)
         starts = np.concatenate([[0], np.cumsum([source.num_samples for source in sources])])
         shards = np.concatenate([[0], np.cumsum([source.num_shards for source in sources])])
-        shared = set.intersection(*(set(source.columns) for source in sources)) - {"by_label", "label_start"}
-        columns: dict[str, Any] = {name: Joined([s.columns[name] for s in sources], starts) for name in shared}
+        columns: dict[str, Any] = {
+            name: Joined([source.columns[name] for source in sources], starts) for name in _shared(sources)
+        }
         columns["shard"] = Joined([s.shard for s in sources], starts, shards[:-1].tolist())
         columns["label"] = Joined([s.label for s in sources], starts, places)
         columns["by_label"] = ByLabel(sources, starts, places, len(classes))
@@ -108,8 +110,8 @@ class Joined:
         return int(self.starts[-1])
 
     @property
-    def shape(self) -> tuple[int]:
-        return (len(self),)
+    def shape(self) -> tuple[int, ...]:
+        return len(self), *self.parts[0].shape[1:]
 
     def __getitem__(self, where: int | slice | np.ndarray) -> np.ndarray:
         """Return the value at a place, those of a slice of step 1 (copied), or those at int64 places of any shape."""
@@ -120,7 +122,7 @@ class Joined:
             parts = [part[a:b] for part, (a, b) in zip(self.parts, bounds, strict=True)]
             return np.concatenate([self._placed(n, part) for n, part in enumerate(parts)]).astype(self.dtype)
         rows = np.asarray(where)
-        found = np.empty(rows.shape, self.dtype)
+        found = np.empty(rows.shape + self.shape[1:], self.dtype)
         which = np.searchsorted(self.starts, rows, "right") - 1
         for number, part in enumerate(self.parts):
             mine = which == number
@@ -180,6 +182,15 @@ class ByLabel:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or self.dtype)
+
+
+def _shared(sources: Sequence[Index]) -> list[str]:
+    """List the columns with a value for every record that all sources have in one shape."""
+    shapes = [
+        {name: column.shape[1:] for name, column in source.columns.items() if len(column) == source.num_samples}
+        for source in sources
+    ]
+    return [name for name in shapes[0] if all(other.get(name) == shapes[0][name] for other in shapes)]
 
 
 def _merged(sources: Sequence[Index]) -> tuple[list[str], list[int | np.ndarray]]:

@@ -60,7 +60,7 @@ def _index(path: Path, arrays: Mapping[str, np.ndarray], classes: Sequence[str] 
         image_size=(112, 112),
         columns=dict(arrays),
         _names=empty,
-        _names_start=empty,
+        _names_start=np.broadcast_to(np.int64(0), num + 1),  # every name is empty,
         _by_name=empty,
         **{name: arrays[name] for name in direct},
     )

@@ -70,7 +70,17 @@ def test_nothing_is_copied() -> None:
 
 
 def test_a_column_that_one_source_lacks_is_left_out() -> None:
-    mixed = MixedIndex([SETS[0], fake_index(np.zeros(5, int), name="other")], "separate")
+    eyes, boxes = np.arange(20.0).reshape(5, 2, 2), np.zeros(7)
+    ones = fake_index(np.zeros(5, int), name="ones", eyes=eyes, boxes=boxes, odd=np.zeros((5, 2)))
+    more = fake_index(np.zeros(5, int), name="more", eyes=eyes + 100, boxes=boxes, odd=np.zeros((5, 3)))
+    mixed = MixedIndex([ones, more], "separate")
+    assert mixed.columns["eyes"].shape == (10, 2, 2)
+    assert mixed.columns["eyes"][np.array([[4, 5]])].tolist() == [[eyes[4].tolist(), (eyes[0] + 100).tolist()]]
+    assert mixed.columns["eyes"][3:7].tolist() == np.concatenate([eyes, eyes + 100])[3:7].tolist()
+    assert not {"boxes", "odd"} & set(mixed.columns)  # one value per record, of one shape
+    with pytest.raises(ValueError, match="no such column to balance"):
+        Weighted(mixed, "eyes", 4, 0)
+    mixed = MixedIndex([SETS[0], ones], "separate")
     assert "attack" not in mixed.columns
     with pytest.raises(ValueError, match="no such column to balance"):
         Weighted(mixed, "attack", 4, 0)

@@ -30,7 +30,11 @@ class Weighted(Drawn):
     def __init__(
         self, index: Index, column: str, batch_size: int, seed: int, *, weights: Mapping[str, float] | None = None
     ) -> None:
-        choice = ["label", *(name for name in index.columns if name not in COLUMNS_OF_STORAGE | {"label"})]
+        choice = [
+            name
+            for name, values in index.columns.items()
+            if name not in COLUMNS_OF_STORAGE and values.shape == (index.num_samples,)
+        ]
         if column not in choice:
             raise ValueError(
                 f"data.plan.column {column!r}: {index.path} has no such column to balance"
