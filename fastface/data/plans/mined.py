@@ -82,9 +82,8 @@ class Mined(Drawn):
         length = (lists >= 0).sum(2, keepdims=True)
         place = np.arange(self.neighbours)
         there = np.maximum(length, 1)
-        chosen = permute(
-            np.minimum(place, there - 1), there, hash_rows(steps[:, None], STREAMS["neighbour"], seeds)[..., None]
-        )
+        keys = hash_rows(steps[:, None], STREAMS["neighbour"], seeds)[..., None]
+        chosen = permute(np.minimum(place, there - 1), there, keys)
         return np.where(place < length, np.take_along_axis(lists, chosen, 2), -1).astype(np.int64)
 
     def _completed(self, people: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -119,5 +118,5 @@ def _first_of_its_kind(values: np.ndarray) -> np.ndarray:
     order = np.argsort(values, axis=1, kind="stable")
     ranked = np.take_along_axis(values, order, 1)
     first = np.ones(values.shape, bool)
-    np.put_along_axis(first[:, :], order[:, 1:], ranked[:, 1:] != ranked[:, :-1], 1)
+    np.put_along_axis(first, order[:, 1:], ranked[:, 1:] != ranked[:, :-1], 1)
     return first
