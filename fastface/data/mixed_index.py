@@ -27,7 +27,8 @@ class MixedIndex(Index):
 
     sources: list[Index]
     labels: Labels
-    record_start: np.ndarray  # int64 [S + 1]: where the records of each source start
+    first_record: np.ndarray  # int64 [S + 1]: of each source, and how many there are
+    first_shard: np.ndarray  # int64 [S + 1] likewise
 
     def __init__(self, sources: Sequence[Index], labels: Labels) -> None:
         if len(sources) < 2:
@@ -66,31 +67,29 @@ class MixedIndex(Index):
             _by_name=nothing,
             **{name: columns[name] for name in direct},
         )
-        more = {"sources": list(sources), "labels": labels, "record_start": starts, "_shard_start": shards}
+        more = {"sources": list(sources), "labels": labels, "first_record": starts, "first_shard": shards}
         for name, value in more.items():
             object.__setattr__(self, name, value)  # frozen, as every index
 
-    _shard_start: np.ndarray
-
-    def _source_of(self, number: int, start: np.ndarray) -> tuple[Index, int]:
-        which = int(np.searchsorted(start, number, "right")) - 1
-        return self.sources[which], number - int(start[which])
+    def _source_of(self, number: int, first: np.ndarray) -> tuple[Index, int]:
+        which = int(np.searchsorted(first, number, "right")) - 1
+        return self.sources[which], number - int(first[which])
 
     def shard_path(self, shard: int) -> Path:
         """Return the tar of a shard."""
-        source, own = self._source_of(shard, self._shard_start)
+        source, own = self._source_of(shard, self.first_shard)
         return source.shard_path(own)
 
     def shard_bytes(self, shard: int) -> int:
         """Return how long the tar of a shard is when it is whole."""
-        source, own = self._source_of(shard, self._shard_start)
+        source, own = self._source_of(shard, self.first_shard)
         return source.shard_bytes(own)
 
     def name(self, i: int) -> str:
         """Return the name that the source gave to record i."""
         if not 0 <= i < self.num_samples:
             raise IndexError(f"record {i} of {self.num_samples}")
-        source, own = self._source_of(i, self.record_start)
+        source, own = self._source_of(i, self.first_record)
         return source.name(own)
 
     def find(self, names: Iterable[str]) -> np.ndarray:

@@ -14,7 +14,7 @@ from fastface.data.plan import STREAMS, Plan, hash_numbers
 from fastface.data.plans.clips import Clips
 from fastface.data.plans.drawn import Drawn
 from fastface.data.plans.mined import Mined
-from fastface.data.plans.mixture import Mixture
+from fastface.data.plans.mixture import Mixture, WindowedMixture
 from fastface.data.plans.pairs import Pairs
 from fastface.data.plans.per_identity import PerIdentity
 from fastface.data.plans.shuffled import Sequential, Shuffled
@@ -23,7 +23,7 @@ from fastface.data.plans.windowed import Windowed
 from fastface.plan_settings import PlanSettings
 
 __all__ = ["PLANS", "Clips", "Mined", "Mixture", "Pairs", "PerIdentity", "Sequential", "Shuffled", "Weighted"]
-__all__ += ["Windowed", "build_plan"]  # pyright: ignore
+__all__ += ["Windowed", "WindowedMixture", "build_plan"]  # pyright: ignore
 
 
 class Kind(NamedTuple):
@@ -31,6 +31,7 @@ class Kind(NamedTuple):
 
     build: Callable[[Any, Index, int, int], Drawn]  # settings, index, batch_size, seed
     rows: Callable[[Any], int] | None = lambda settings: 1  # drawn together; None: not from several sources
+    mix: type[Mixture] = Mixture  # what they make up where there are several
 
 
 PLANS = {
@@ -48,7 +49,9 @@ PLANS = {
         lambda s, index, batch, seed: Clips(index, s.frames, batch, seed, too_few=s.too_few),
         lambda s: s.frames,
     ),
-    "windowed": Kind(lambda s, index, batch, seed: Windowed(index, s.shards, batch, seed)),
+    "windowed": Kind(
+        lambda s, index, batch, seed: Windowed(index, s.shards, batch, seed), lambda s: 1, WindowedMixture
+    ),
     "mined": Kind(
         lambda s, index, batch, seed: Mined(
             index, s.file, s.images, s.neighbours, batch, seed, scope=s.scope, too_few=s.too_few
@@ -76,4 +79,4 @@ def build_plan(
         kind.build(settings, source, rows, hash_numbers(seed, STREAMS["source"], number))
         for number, source in enumerate(index.sources)
     ]
-    return Mixture(index, plans, weights or [1.0] * len(plans), batch_size, seed)
+    return kind.mix(index, plans, weights or [1.0] * len(plans), batch_size, seed)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from fastface.data.mixed_index import MixedIndex
-from fastface.data.plans.drawn import Drawn, groups_in
+from fastface.data.plans.drawn import Drawn, check_step, groups_in
 from fastface.data.plans.shares import Schedule
+from fastface.data.plans.windowed import Windowed
 
 
 class Mixture(Drawn):
@@ -34,7 +35,7 @@ class Mixture(Drawn):
         rows = sum(plan.steps_per_epoch * plan.batch_size for plan in plans)
         super().__init__(batch_size, max(1, rows // batch_size), seed)
         self.unit, self.rows_per_key = max(plan.unit for plan in plans), plans[0].rows_per_key
-        self.plans, self.weights, self._first = list(plans), list(weights), index.record_start
+        self.plans, self.weights, self._index = list(plans), list(weights), index
         self._schedule = Schedule(weights, self.groups)
         self.notes = [
             f"{source.path}: {note}" for source, plan in zip(index.sources, plans, strict=True) for note in plan.notes
@@ -46,7 +47,7 @@ class Mixture(Drawn):
         for which, plan in enumerate(self.plans):
             mine = part == which
             if mine.any():
-                records[mine] = self._first[which] + plan.records(number[mine])
+                records[mine] = self._index.first_record[which] + plan.records(number[mine])
         return records.reshape(len(steps), self.batch_size)
 
     def describe(self) -> dict[str, Any]:
@@ -57,3 +58,17 @@ class Mixture(Drawn):
             "batch_size": self.batch_size,
             "seed": self.seed,
         }
+
+
+class WindowedMixture(Mixture):
+    """A mixture of Windowed plans."""
+
+    def shards_of(self, step: int) -> list[int]:
+        """List what `Windowed.shards_of` lists for each source, source by source, as shards of the whole."""
+        check_step(step)
+        before, after = self._schedule.before(step).tolist(), self._schedule.before(step + 1).tolist()
+        found = []
+        for plan, first, begin, end in zip(self.plans, self._index.first_shard.tolist(), before, after, strict=False):
+            assert isinstance(plan, Windowed)
+            found += [first + shard for shard in plan.shards_of(begin, max(1, end - begin))]
+        return found

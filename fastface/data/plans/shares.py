@@ -42,12 +42,19 @@ class Schedule:
         number = np.empty(len(part), np.int64)
         number[order] = np.arange(len(part)) - np.repeat(np.cumsum(self._counts) - self._counts, self._counts)
         self._part, self._number = part.reshape(place.shape), number.reshape(place.shape)
+        counts = np.stack([(self._part == which).sum(axis=1) for which in range(len(weights))], axis=1)
+        self._before = np.cumsum(counts, axis=0) - counts  # int64 [steps, parts]
 
     def at(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return for each unit of steps (int64 [n]) its part, and how many the part had before: int64 [n, units]."""
         period, step = np.divmod(steps, self.steps)
         part = self._part[step]
         return part, self._number[step] + period[:, None] * self._counts[part]
+
+    def before(self, step: int) -> np.ndarray:
+        """Return how many units each part had before a step: int64 [parts]."""
+        period, place = divmod(step, self.steps)
+        return self._before[place] + period * self._counts
 
 
 class Shares:

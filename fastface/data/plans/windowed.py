@@ -53,20 +53,24 @@ class Windowed(Drawn):
         turn = np.searchsorted(order.ends, place, "right")
         return self._start[order.shards[turn] + 1] - (order.ends[turn] - place)
 
-    def shards_of(self, step: int) -> list[int]:
+    def shards_of(self, step: int, steps: int = 1) -> list[int]:
         """List the shards needed from `step` to the end of its window, then those of the next: what to fetch ahead.
 
-        In the order of the epoch, without repetition. All that the step itself reads are among them.
+        In the order of the epoch, without repetition. All that this step reads are among them, or, where `steps` says
+        so, all that as many steps from this one on read.
         """
         check_step(step)
-        epoch, position = divmod(step, self.steps_per_epoch)
-        order = self._order_of(epoch)
-        first, last = position * self.batch_size, (position + 1) * self.batch_size - 1
-        last_of_epoch = self.steps_per_epoch * self.batch_size - 1
-        begin, end, final = np.searchsorted(order.window_ends, [first, last, last_of_epoch], "right").tolist()
-        found = order.shards[begin * self.shards : (min(end + 1, final) + 1) * self.shards].tolist()
+        found, end, final, stop = [], 0, 0, step + steps
+        while step < stop:
+            epoch, position = divmod(step, self.steps_per_epoch)
+            after = min(position + stop - step, self.steps_per_epoch)
+            rows = np.array([position, after, self.steps_per_epoch]) * self.batch_size - [0, 1, 1]
+            order = self._order_of(epoch)
+            begin, end, final = np.searchsorted(order.window_ends, rows, "right").tolist()
+            found += order.shards[begin * self.shards : (min(end + 1, final) + 1) * self.shards].tolist()
+            step += after - position
         if end == final:  # what the epoch does not reach is left out
-            found += self._order(epoch + 1).shards[: self.shards].tolist()
+            found += self._order((step - 1) // self.steps_per_epoch + 1).shards[: self.shards].tolist()
         return list(dict.fromkeys(found))
 
     def _order_of(self, epoch: int) -> _Order:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fastface.data.mixed_index import MixedIndex
-from fastface.data.plans import Mixture, PerIdentity, Shuffled, build_plan
+from fastface.data.plans import Mixture, PerIdentity, Shuffled, WindowedMixture, build_plan
 from fastface.plan_settings import (
     ClipsPlan,
     MinedPlan,
@@ -97,3 +97,15 @@ def test_errors_say_what_does_not_go_together() -> None:
         Mixture(MIXED, plans, [1.0, 1.0], 9, 0)
     with pytest.raises(ValueError, match="mined takes one shard set"):
         build_plan(MinedPlan(file=Path("x")), MIXED, 8, 0)
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0], [20.0, 1.0], [1.0, 9.0]], ids=str)
+def test_windowed_sources_announce_their_shards(weights: list[float]) -> None:
+    plan = build_plan(WindowedPlan(shards=2), MIXED, 24, 3, weights)
+    assert isinstance(plan, WindowedMixture)
+    shard_of = np.asarray(MIXED.shard)
+    for step in range(60):
+        announced = plan.shards_of(step)
+        assert len(set(announced)) == len(announced)
+        assert set(shard_of[plan[step].records].tolist()) <= set(announced)
+        assert {shard >= 7 for shard in announced} == {False, True}  # the next of each source, though it rests now

@@ -20,6 +20,7 @@ def test_every_step_of_a_schedule_has_its_share_and_counts_on(weights: list[floa
     part, number = schedule.at(np.arange(300))
     seen: Counter[int] = Counter()
     for step in range(300):
+        assert schedule.before(step).tolist() == [seen[p] for p in range(len(weights))]
         for p, n in zip(part[step].tolist(), number[step].tolist(), strict=True):
             assert n == seen[p]  # in the order of time, rows of a step from first to last
             seen[p] += 1

@@ -73,6 +73,17 @@ def test_the_last_window_announces_the_next_epoch() -> None:
     assert set(following[:2]) <= set(last)
 
 
+def test_several_steps_are_announced_at_once_over_the_ends_of_epochs() -> None:
+    index = index_of(103, 5)
+    plan = Windowed(index, 1, 8, seed=2)
+    for step in range(3 * plan.steps_per_epoch):
+        for steps in (1, 3, 30):
+            announced = plan.shards_of(step, steps)
+            read = np.concatenate([plan[n].records for n in range(step, step + steps)])
+            assert set(index.shard[read].tolist()) <= set(announced)
+            assert set(plan.shards_of(step + steps - 1)) <= set(announced)
+
+
 def test_shards_come_in_another_order_in_every_epoch() -> None:
     index = index_of(320, 8)
     plan = Windowed(index, 1, 40, seed=0)
