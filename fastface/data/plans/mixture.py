@@ -18,7 +18,8 @@ class Mixture(Drawn):
 
     plans: one for each source of `index`, all with one batch_size, the rows that they give together (1 for Shuffled,
     K for PerIdentity). A batch has floor or ceil of its share of such groups from each plan, in the plan's own order,
-    so a source that is smaller than its share is repeated epoch by epoch of its own. An epoch of the mixture is as
+    so a source that is smaller than its share is repeated epoch by epoch of its own (and where one ends within a
+    batch, what comes once per epoch may come twice in that batch). An epoch of the mixture is as
     many rows as an epoch of every source.
     """
 
