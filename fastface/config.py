@@ -4,13 +4,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-
-class Section(BaseModel):
-    """A part of the YAML: unknown keys and wrong types are refused, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+from fastface.plan_settings import PlanSettings, ShuffledPlan
+from fastface.section import Section
 
 
 def _as_place(value: str | Path | None) -> str | Path | None:
@@ -50,9 +47,24 @@ class ModelConfig(Section):
     """x0, y0, x1, y1 px of the image that the network sees, e.g. 8, 0, 104, 112 for 112x96 networks."""
 
 
+class Source(Section):
+    """One of several shard sets to train on."""
+
+    shards: Path
+    """A folder made by tools/make_shards.py."""
+    weight: float = Field(default=1.0, gt=0)
+    """Its share of each batch, relative to those of the other sources."""
+
+
 class DataConfig(Section):
     shards: Place = None
     """A folder made by tools/make_shards.py, or the URL of one: http(s)://, s3:// and what else fsspec reads."""
+    sources: tuple[Source, ...] = ()
+    """Several such folders with their weights, instead of shards."""
+    labels: Literal["separate", "merge-by-name"] | None = None
+    """With sources: whether identities of one name are one identity (merge-by-name) or not (separate)."""
+    plan: Annotated[PlanSettings, Field(discriminator="name")] = ShuffledPlan()
+    """Which images make up a batch, by name: shuffled, per-identity, weighted, pairs, clips, windowed, mined."""
     remote_cache_gb: float = Field(default=50.0, gt=0)
     """Shards at a URL are kept on this machine up to this size (1e9 bytes); at least two windows of data.plan."""
     remote_cache_folder: Path | None = None
@@ -79,6 +91,14 @@ class DataConfig(Section):
     max_damaged: float = Field(default=0.01, ge=0, le=1)
     """Share of the images that may turn out damaged: each is named, and the next good image of its identity takes its
     place. More than that stops the run."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DataConfig":
+        if self.shards and self.sources:
+            raise ValueError("give either shards or sources")
+        if bool(self.sources) != bool(self.labels):
+            raise ValueError("sources and labels (separate or merge-by-name) go together")
+        return self
 
 
 class OptimConfig(Section):
@@ -152,7 +172,7 @@ class EvalSet(Section):
 
 
 class EvalConfig(Section):
-    sets: dict[str, EvalSet] = {}
+    sets: dict[str, EvalSet] = Field(default_factory=dict)
     """Name -> pairs. The name prefixes the metrics: lfw/acc."""
     every_epochs: float | None = Field(default=1.0, gt=0)
     """null: only at the end."""

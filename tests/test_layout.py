@@ -16,7 +16,7 @@ ENTRIES = ("train", "evaluate", "export", "verify")
 
 # Floors of the house, ground first. A module imports from its own floor or a lower one.
 FLOORS = [
-    {"config", "dist", "durable", "spelling", "log"},
+    {"section", "plan_settings", "config", "dist", "durable", "spelling", "log"},
     {"data"},
     {"conversion"},
     {"models", "heads", "losses", "metrics", "mining", "optim", "card"},

@@ -130,6 +130,11 @@ class Index:
     def num_shards(self) -> int:
         return len(self.meta["shards"])
 
+    @property
+    def shard_start(self) -> np.ndarray:
+        """Where each shard's records start, int64 [num_shards + 1]: they follow one another as the shards do."""
+        return np.concatenate([[0], np.cumsum([shard["samples"] for shard in self.meta["shards"]])])
+
     def shard_path(self, shard: int) -> Path:
         """Return the tar of a shard; one on a server is downloaded first."""
         if self.remote is not None:

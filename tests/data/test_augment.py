@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fastface.data.augment import Augment, philox4x32, philox_rounds, uniform
-from fastface.data.plan import Shuffled, Slots
+from fastface.data.plan import Slots
+from fastface.data.plans import Shuffled
 
 # kat_vectors of the Random123 distribution: counter, key, result of philox4x32 with 10 rounds
 KNOWN = [

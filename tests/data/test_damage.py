@@ -12,7 +12,8 @@ from fastface.data.augment import Augment
 from fastface.data.damage import Damage
 from fastface.data.index import Index
 from fastface.data.loader import Loader
-from fastface.data.plan import Plan, Sequential, Shuffled
+from fastface.data.plan import Plan
+from fastface.data.plans import Sequential, Shuffled
 from fastface.data.shards import ShardReader
 from tests.data import tiny
 

@@ -19,7 +19,8 @@ from fastface.data.batch import Batch
 from fastface.data.download import Patience
 from fastface.data.index import Index
 from fastface.data.loader import Loader
-from fastface.data.plan import Shuffled, Slots, hash_numbers, permute, slot_keys
+from fastface.data.plan import Slots, hash_numbers, permute, slot_keys
+from fastface.data.plans import Shuffled
 from fastface.data.remote import RemoteSet
 from fastface.data.shard_cache import CacheOptions
 from tests.data import tiny
