@@ -16,14 +16,15 @@ from tqdm import tqdm
 from fastface import __version__
 from fastface.conversion.join import DataError, check_columns, join_set, write_rejects
 from fastface.conversion.options import Options
-from fastface.conversion.order import auto_shard_size, fingerprint, shared_identities, shuffled
+from fastface.conversion.order import auto_shard_size, fingerprint, order_of, shared_identities
 from fastface.conversion.pack import Job, prepare_record, read_note
 from fastface.conversion.partial import Partial, StorageError
 from fastface.conversion.report import Report
 from fastface.conversion.workers import num_cores, pack_all
 from fastface.data.images import Rejected
 from fastface.data.index import FORMAT
-from fastface.data.sources import enough_images, include_exclude, open_source, split_by_identity
+from fastface.data.sources import enough_images, include_exclude, split_by_identity
+from fastface.data.sources.kinds import open_source
 
 if TYPE_CHECKING:
     from fastface.data.sources import Source
@@ -47,7 +48,7 @@ def convert(options: Options, sources: Mapping[str, Source] | None = None) -> Re
     partial.probe()
     with partial.lock(options.part):
         try:
-            opened = dict(sources or open_source(options.kind, options.input, root=options.root))
+            opened = dict(sources or open_source(options.kind, options.input, **options.settings()))
             opened = _narrow(opened, options)
             sets = _divide(opened, options)
         except OSError as error:  # before anything was written, so it is the input's
@@ -94,7 +95,7 @@ def _divide(sources: dict[str, Source], options: Options) -> dict[str, Source]:
 
 def _job(source: Source, name: str, options: Options, partial: Partial) -> Job:
     size = len(source)
-    order = shuffled(size, options.seed) if options.shuffle and not source.ordered else np.arange(size)
+    order = order_of(source, options.seed, options.shuffle)
     shard_size = options.shard_size or auto_shard_size(size)
     return Job(source, order, shard_size, options.spec, options.boxes, partial.made / name, partial.notes / name)
 

@@ -57,6 +57,8 @@ def _describe(folder: Path, meta: Mapping[str, Any]) -> str:
     )
     if meta["rejected"]:
         text += f"\n  rejected: {_counts(meta['rejected'])}"
+    if meta["faces"]:
+        text += f"\n  boxes and landmarks: {_counts(meta['faces'])}"
     if meta["lost_classes"]:
         text += f"\n  {len(meta['lost_classes']):,} identities have no readable image and are no classes: "
         text += _some(meta["lost_classes"])
