@@ -188,10 +188,11 @@ def enough_images(source: Source, least: int) -> Source:
 def split_by_identity(
     source: Source, fractions: dict[str, float], seed: int, by: str = "identity"
 ) -> dict[str, Source]:
-    """Divide the classes (by="identity") or the records (by="image") into named parts.
+    """Divide the identities or the images of a source into named parts.
 
+    Identities are the subjects where a column tells them, else the classes; the frames of a clip stay together.
     The order is that of blake2b("seed:name"), so it depends on the names alone, not on a library's generator.
-    Parts that share classes (by="image") still number them each for itself: match them by class name.
+    Parts that share classes still number them each for itself: match them by class name.
     """
     if by not in ("identity", "image"):
         raise ValueError(f"by {by!r}{nearest(by, ('identity', 'image'))}; choose identity or image")
@@ -201,7 +202,7 @@ def split_by_identity(
     if source.pairs is not None:
         raise ValueError("a pair file cannot be split: its pairs would lose their partners")
     noun = "identities" if by == "identity" else "images"
-    names = source.classes if by == "identity" else [source.name(i) for i in range(len(source))]
+    names, unit = _units(source, by)
     if len(names) < len(fractions):
         raise ValueError(f"{len(names)} {noun} cannot fill {len(fractions)} parts; add data or drop parts")
     order = np.array(sorted(range(len(names)), key=lambda k: (_digest(seed, names[k]), names[k])), np.int64)
@@ -212,8 +213,27 @@ def split_by_identity(
             raise ValueError(f"part {part!r} of {fractions} gets none of {len(names)} {noun}; raise its fraction")
         chosen = np.zeros(len(names), bool)
         chosen[order[first:last]] = True
-        parts[part] = subset(source, np.flatnonzero(chosen[source.labels] if by == "identity" else chosen))
+        parts[part] = subset(source, np.flatnonzero(chosen[unit]))
     return parts
+
+
+def _units(source: Source, by: str) -> tuple[list[str], np.ndarray]:
+    """Name what a split keeps whole, and say which of these each record belongs to (int64 [N])."""
+    if by == "image" and "clip" not in source.columns:
+        return [source.name(i) for i in range(len(source))], np.arange(len(source))
+    if by == "image":
+        _, first, unit = np.unique(source.columns["clip"], return_index=True, return_inverse=True)
+        return [source.name(int(i)) for i in first], unit.reshape(-1)
+    if "subject" not in source.columns:
+        return source.classes, source.labels
+    used, unit = np.unique(source.columns["subject"], return_inverse=True)
+    if used[0] < 0:
+        unknown = int(np.argmin(source.columns["subject"]))
+        raise ValueError(
+            f"the paths do not tell whose face every image shows, such as {printable(source.name(unknown))}: a split "
+            "by identity cannot be made; split by image (--split-by image), knowing that people will be in both parts"
+        )
+    return [source.values["subject"][k] for k in used], unit.reshape(-1)
 
 
 def _digest(seed: int, name: str) -> bytes:

@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 from fastface.data.sources import printable
-from fastface.data.sources.scan import FileSource, Scan, scan
+from fastface.data.sources.scan import FileSource, Scan, left_out, scan
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -29,7 +29,7 @@ def open_folder(path: Path) -> dict[str, FileSource]:
     if not keep:
         raise ValueError(
             f"no images found in {path}; expected PERSON/IMAGE.jpg, or train/ and val/ with such folders. "
-            f"Left out: {found.left_out()}"
+            f"Left out: {left_out(found.skipped)}"
         )
     if not splits:
         return {"": _source(path, found.take(keep), depth, found.skipped)}

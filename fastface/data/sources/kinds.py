@@ -8,9 +8,13 @@ from typing import Any, NamedTuple
 
 from fastface.data.sources import Source, nearest_path
 from fastface.data.sources.bin import open_bin
+from fastface.data.sources.celeba import open_celeba, open_vggface2
 from fastface.data.sources.folder import open_folder
 from fastface.data.sources.listing import open_list
+from fastface.data.sources.liveness import open_liveness
 from fastface.data.sources.rec import open_rec
+from fastface.data.sources.video import open_video
+from fastface.data.sources.widerface import open_widerface
 from fastface.spelling import nearest
 
 
@@ -32,6 +36,13 @@ KINDS: dict[str, Kind] = {
     "list": Kind(_alone(open_list), "a csv of path,label and columns of your own", ("root",)),
     "rec": Kind(_alone(open_rec), "InsightFace's .rec (with its .idx)"),
     "bin": Kind(_alone(open_bin), "InsightFace's pair file"),
+    "widerface": Kind(
+        _alone(open_widerface), "WIDER FACE: EVENT/IMAGE.jpg and wider_face_*_bbx_gt.txt", ("annotations",)
+    ),
+    "liveness": Kind(open_liveness, "[SOURCE/]train|val|test/live|spoof/..., a directory or a .tar", lossless=True),
+    "video": Kind(open_video, "CLASS/CLIP.mp4, .avi, .mov ... or CLASS/CLIP/FRAME.jpg", ("fps",)),
+    "celeba": Kind(open_celeba, "a folder with img_align_celeba or img_celeba and CelebA's lists"),
+    "vggface2": Kind(open_vggface2, "train/ and test/ as `folder`, with loose_bb_*.csv and loose_landmark_*.csv"),
 }
 
 

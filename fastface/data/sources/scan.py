@@ -38,6 +38,12 @@ def scan(path: Path, extensions: frozenset[str] = EXTENSIONS) -> Scan:
     raise ValueError(f"{path} is neither a directory nor a .tar file")
 
 
+def left_out(skipped: list[tuple[str, str]]) -> str:
+    """Count what was skipped, for an error that says why nothing is left."""
+    counts = Counter(reason for _, reason in skipped)
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "nothing, it is empty"
+
+
 class Scan:
     """What a walk over a directory or an archive found: images, folders, and what it left out."""
 
@@ -55,11 +61,6 @@ class Scan:
             part.offsets = array("q", (self.offsets[i] for i in keep))
             part.sizes = array("q", (self.sizes[i] for i in keep))
         return part
-
-    def left_out(self) -> str:
-        """Count what was skipped, for an error that says why nothing is left."""
-        counts = Counter(reason for _, reason in self.skipped)
-        return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "nothing, it is empty"
 
 
 class FileSource(Source):
