@@ -131,6 +131,8 @@ def _pack(options: Options, partial: Partial, jobs: list[Job]) -> Report:
     if reused and todo:
         print(f"going on: {reused:,} of {len(tasks):,} shards are finished in {partial.root}", file=sys.stderr)
     bytes_per_image = _estimate(jobs, todo) if todo else 0.0
+    for job in jobs:
+        job.source.close()
     _check_space(partial, bytes_per_image, left)
     workers = options.workers or num_cores()
     start, done, rejected = time.monotonic(), 0, 0

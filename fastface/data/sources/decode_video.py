@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import struct
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ class Timeline(NamedTuple):
 def read_timeline(path: str | os.PathLike[str]) -> Timeline:
     """List the frames of a video without decoding them; Rejected says why a file is none that can be read."""
     with _Opened(path) as opened:
-        stream = opened.stream
+        stream: Any = opened.stream
         stamps: list[int | None] = []
         try:
             for packet in opened.container.demux(stream):
@@ -102,8 +103,7 @@ class VideoReader:
         if frame.width * frame.height > MAX_PIXELS or max(frame.width, frame.height) > MAX_SIDE:
             raise Rejected("too-large", f"a frame of {frame.width} x {frame.height} px")
         # FFmpeg tells the angle by which the picture is to be turned anticlockwise to stand upright, as numpy turns
-        pixels = np.rot90(frame.to_ndarray(format="bgr24"), frame.rotation // 90 % 4)
-        return encode_bmp(pixels)
+        return encode_bmp(np.rot90(self._opened.to_bgr(frame), frame.rotation // 90 % 4))
 
     def _decode(self) -> Iterator[tuple[int, Any]]:
         number = 0
@@ -126,11 +126,15 @@ class _Opened:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         try:
-            import av
+            av: Any = importlib.import_module("av")
+            importlib.import_module("av.video.reformatter")
         except ImportError:
             raise ValueError(PIP) from None
-        self.errors = (av.FFmpegError, UnicodeDecodeError)
+        self.errors = (av.error.FFmpegError, UnicodeDecodeError)
         self.format = _format(path)
+        how = av.video.reformatter.Interpolation
+        self._how = how.BILINEAR | how.ACCURATE_RND | how.BITEXACT  # the same bytes on every processor
+        self._reformatter = av.video.reformatter.VideoReformatter()
         av.logging.set_level(None)  # damaged files would fill the terminal; what is wrong is in rejects.csv
         try:
             # err_detect: refuse what it would hide; the whitelist: no other file or address is ever opened
@@ -141,7 +145,7 @@ class _Opened:
         try:
             if not self.container.streams.video:
                 raise Rejected("not-an-image", "no video in it")
-            self.stream = self.container.streams.video[0]
+            self.stream: Any = self.container.streams.video[0]
             codec = self.stream.codec_context
             if codec is None:
                 raise Rejected("unsupported-format", "a codec that this PyAV cannot decode")
@@ -152,6 +156,10 @@ class _Opened:
         except Rejected:
             self.container.close()
             raise
+
+    def to_bgr(self, frame: Any) -> np.ndarray:
+        """Convert a frame to uint8 [H, W, 3]; by one thread, as a forked worker hangs on threads of its parent."""
+        return self._reformatter.reformat(frame, format="bgr24", interpolation=self._how, threads=1).to_ndarray()
 
     def __enter__(self) -> _Opened:
         return self

@@ -119,7 +119,12 @@ class VideoSource(Source):
         clip, stamp = int(self.columns["clip"][i]), int(self._stamps[i])
         path = f"{self._root}/{self._clips[clip]}"
         if self._reader is None or self._reader.path != path or self._reader.at >= stamp:
-            if self._reader is not None:
-                self._reader.close()
+            self.close()
             self._reader = VideoReader(path, bool(self._by_order[clip]))
         return self._reader.frame(stamp)
+
+    def close(self) -> None:
+        """Close the open video."""
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = None
