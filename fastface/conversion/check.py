@@ -31,8 +31,8 @@ def check(path: Path, *, decode: bool = False, workers: int | None = None, show:
     Every byte is read: sha256 per shard and column, tar structure against the index, labels, crc32 per image,
     and with `decode` the pixels. `show` gets one line per set. ValueError where there is no shard set at all.
     """
-    if not (path / "meta.json").exists() and (sets := sorted(path.glob("*/meta.json"))):
-        return [line for each in sets for line in check(each.parent, decode=decode, workers=workers, show=show)]
+    if (folders := sets_in(path)) != [path]:
+        return [line for each in folders for line in check(each, decode=decode, workers=workers, show=show)]
     meta = read_meta(path)
     columns, wrong = _load_columns(path, meta)
     if not wrong:
@@ -51,6 +51,12 @@ def check(path: Path, *, decode: bool = False, workers: int | None = None, show:
     verdict = f"{len(wrong):,} problems" if wrong else "all is well"
     show(f"{path}: {meta['num_samples']:,} images in {len(tasks):,} shards: {verdict}")
     return wrong
+
+
+def sets_in(path: Path) -> list[Path]:
+    """Return the shard set in `path`, or those right below it."""
+    below = [file.parent for file in sorted(path.glob("*/meta.json"))]
+    return below if below and not (path / "meta.json").exists() else [path]
 
 
 class Task(NamedTuple):
