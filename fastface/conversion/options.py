@@ -21,6 +21,8 @@ class Options:
     spec: ImageSpec = field(default_factory=ImageSpec)
     boxes: bool = False  # crop to the boxes of the source
     root: Path | None = None  # kind list: where its paths start
+    annotations: Path | None = None  # kind widerface: the official list of boxes
+    fps: float | None = None  # kind video: frames a second
     include: Path | None = None
     exclude: Path | None = None
     min_images: int = 1  # an identity with fewer is left out
@@ -46,8 +48,14 @@ class Options:
         ):
             if value is not None and value < 1:
                 raise ValueError(f"{name} {value} must be at least 1")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise ValueError(f"--fps {self.fps:g} must be above 0 and at most 1000 frames a second")
         if not 0 <= self.max_rejects <= 1:
             raise ValueError(f"--max-rejects {self.max_rejects} must be a fraction of the images, 0 to 1")
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the kind of input is told, None where nothing was said."""
+        return {"root": self.root, "annotations": self.annotations, "fps": self.fps}
 
     def essence(self) -> dict[str, Any]:
         """Return what decides the bytes of the output, as plain values."""
@@ -58,6 +66,8 @@ class Options:
             "crop": "box" if self.boxes and self.spec.crop is None else self.spec.crop,
             "quality": self.spec.quality,
             "lossless": self.spec.lossless,
+            "annotations": _digest(self.annotations),
+            "fps": self.fps,
             "include": _digest(self.include),
             "exclude": _digest(self.exclude),
             "min_images": self.min_images,

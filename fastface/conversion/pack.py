@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fastface.conversion.annotate import NOTED, Annotations
 from fastface.data.images import ImageSpec, Prepared, Rejected, prepare
 from fastface.data.shards import ShardWriter, shard_name
 from fastface.durable import fsync_folder, write_durably
@@ -84,10 +85,12 @@ class Job:
 class Note(NamedTuple):
     """What is known of a finished shard."""
 
-    columns: dict[str, np.ndarray]  # see PACKED, one row per image in the shard
+    columns: dict[str, np.ndarray]  # see PACKED, one row per image in the shard; and NOTED of annotate.py
     bytes: int  # of the tar; 0 where every image was rejected: then there is no tar
     sha256: str
     rejects: list[list[str]]  # rows of source name, reason, detail
+    lost: list[list[str]]  # such rows of boxes that were left out of an image that is kept
+    faces: dict[str, int]  # boxes and landmarks, counted by what became of them
 
 
 class Counters:
@@ -148,17 +151,20 @@ def pack_shard(job: Job, shard: int, counters: Counters) -> None:
     writer = ShardWriter(job.shards / unique)
     rows: list[tuple[int, ...]] = []
     rejects: list[list[str]] = []
+    annotations = Annotations(job.source)
     done = seen = 0
     try:
         for position in job.positions(shard):
             record = int(job.order[position])
             try:
-                data, width, height, kept, extension = prepare_record(job, record)
+                image = prepare_record(job, record)
             except Rejected as error:
                 rejects.append([job.source.name(record), error.reason, str(error)])
             else:
-                offset = writer.add(position, data, extension, int(job.source.labels[record]))
-                rows.append((record, offset, len(data), zlib.crc32(data), width, height, int(kept)))
+                data = image.data
+                offset = writer.add(position, data, image.extension, int(job.source.labels[record]))
+                rows.append((record, offset, len(data), zlib.crc32(data), image.width, image.height, int(image.kept)))
+                annotations.add(record, image)
             done += 1
             if done % EVERY == 0:
                 counters.add(EVERY, len(rejects) - seen)
@@ -171,7 +177,8 @@ def pack_shard(job: Job, shard: int, counters: Counters) -> None:
             writer.abandon()
             size, sha256 = 0, ""
         columns = dict(zip(PACKED, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(PACKED, ())
-        note = Note({name: np.array(columns[name], kind) for name, kind in PACKED.items()}, size, sha256, rejects)
+        columns = {name: np.array(columns[name], kind) for name, kind in PACKED.items()} | annotations.columns()
+        note = Note(columns, size, sha256, rejects, annotations.lost, dict(annotations.counts))
         _write_note(job, shard, note)
     except BaseException:
         writer.abandon()
@@ -180,7 +187,8 @@ def pack_shard(job: Job, shard: int, counters: Counters) -> None:
 
 
 def _write_note(job: Job, shard: int, note: Note) -> None:
-    rest = json.dumps({"bytes": note.bytes, "sha256": note.sha256, "rejects": note.rejects}).encode("ascii")
+    told = {key: value for key, value in note._asdict().items() if key != "columns"}
+    rest = json.dumps(told).encode("ascii")
     packed = io.BytesIO()
     np.savez(packed, rest=np.frombuffer(rest, np.uint8), **note.columns)  # pyright: ignore[reportArgumentType]
     write_durably(job.note(shard), packed.getvalue())
@@ -190,5 +198,5 @@ def read_note(job: Job, shard: int) -> Note:
     """Read the note of a finished shard."""
     with np.load(job.note(shard), allow_pickle=False) as stored:
         rest = json.loads(stored["rest"].tobytes())
-        columns = {name: stored[name] for name in PACKED}
-    return Note(columns, rest["bytes"], rest["sha256"], rest["rejects"])
+        columns = {name: stored[name] for name in [*PACKED, *NOTED]}
+    return Note(columns=columns, **rest)

@@ -46,6 +46,25 @@ MANY_CLASSES = 100_000  # names in meta.json: 2 million cost 0.6 s and 190 MB at
 READ_AT_ONCE = 1 << 20  # labels checked at a time: 4 MB of memory
 
 
+# Of faces, where the source tells of them, in px of the stored image: `boxes` float32 [M, 4] x0 y0 x1 y1, those of
+# record i from boxes_start[i] to boxes_start[i + 1] (int64 [N + 1]), `boxes_*` [M] what is known of each, and
+# `landmarks` float32 [N, 10] x0 y0 x1 y1 ... of one face per image.
+def is_face_column(name: str) -> bool:
+    """Tell whether a column is one of those that hold boxes or landmarks."""
+    return name in ("boxes", "landmarks") or name.startswith("boxes_")
+
+
+def expected_rows(name: str, samples: int, classes: int, arrays: Mapping[str, np.ndarray]) -> int:
+    """Return how long a column must be in a set of so many samples and classes."""
+    if name in ("names_start", "boxes_start"):
+        return samples + 1
+    if name in ("names", "class_names"):
+        return len(arrays[name])  # any; where their starts end is checked apart
+    if name == "boxes" or name.startswith("boxes_"):
+        return int(arrays["boxes_start"][-1]) if "boxes_start" in arrays else -1
+    return classes + 1 if name in ("label_start", "class_names_start") else samples
+
+
 class Located(NamedTuple):
     """Where the encoded bytes of some records lie; an array of [n] each."""
 
@@ -272,14 +291,13 @@ def _open_column(path: Path, name: str, columns: Mapping[str, Any]) -> np.ndarra
 
 def _check_shapes(path: Path, meta: dict[str, Any], arrays: Mapping[str, np.ndarray], named: int) -> None:
     samples, classes = meta["num_samples"], meta["num_classes"]
-    rows = {"label_start": classes + 1, "names_start": samples + 1, "class_names_start": classes + 1}
-    rows |= {name: len(arrays[name]) for name in ("names", "class_names") if name in arrays}
     for name, array in arrays.items():
-        if array.ndim < 1 or len(array) != rows.get(name, samples):
+        if array.ndim < 1 or len(array) != expected_rows(name, samples, classes, arrays):
             raise _damaged(path, f"index/{name}.npy has shape {array.shape} in a set of {samples:,} images")
     if named != classes or samples < 1:
         raise _damaged(path, f"meta.json counts {classes:,} classes and names {named:,}")
-    ends = {"label_start": samples} | {f"{name}_start": rows[name] for name in ("names", "class_names") if name in rows}
+    blocks = [name for name in ("names", "class_names") if name in arrays]
+    ends = {"label_start": samples} | {f"{name}_start": len(arrays[name]) for name in blocks}
     for name, end in ends.items():
         start = arrays[name]
         if start[0] != 0 or start[-1] != end:
