@@ -9,9 +9,8 @@ cp and ShardWriter look at no image; make_shards decodes every one, takes its cr
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
+import resource
 import shutil
 import statistics
 import subprocess
@@ -19,15 +18,15 @@ import sys
 import tarfile
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.common import append, circumstances  # noqa: E402
 from benchmarks.inputs import draw  # noqa: E402 - after the path that makes them importable
-from benchmarks.loader import children_s, cpu_name, machine_busy_s, versions  # noqa: E402
+from benchmarks.loader import machine_s  # noqa: E402
 
 WRITER = """
 import sys, webdataset
@@ -76,10 +75,7 @@ def main() -> None:
         results = measure(cases(folder, archive, len(sizes)), Path(work) / "out", options.repeat)
     record = summarise(results, len(sizes), sum(sizes), options)
     print_table(record)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with open(options.out, "a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
-    print(f"\nappended to {options.out}")
+    append(options.out, record)
 
 
 def lay_out(work: Path, images: Path | None, count: int) -> tuple[Path, Path]:
@@ -99,18 +95,24 @@ def lay_out(work: Path, images: Path | None, count: int) -> tuple[Path, Path]:
     return folder, archive
 
 
+def children_s() -> float:
+    """Return the processor seconds of ended child processes."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def measure(commands: dict[str, list[str]], out: Path, repeat: int) -> dict[str, list[dict[str, float]]]:
     """Time each command from its start to its end, disk synced before and after."""
     results: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     for number in range(repeat):
         for name, command in commands.items():
             os.sync()
-            busy, own, clock = machine_busy_s(), children_s(), time.perf_counter()
+            busy, own, clock = machine_s(), children_s(), time.perf_counter()
             command = [str(out) if word == "OUT" else word for word in command]
             subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
             os.sync()
             seconds, processor = time.perf_counter() - clock, children_s() - own
-            others = max(0.0, (machine_busy_s() - busy - processor) / seconds)
+            others = max(0.0, (machine_s() - busy - processor) / seconds)
             results[name].append({"seconds": seconds, "processor_s": processor, "others_cores": others})
             shutil.rmtree(out)
             print(f"{number + 1}/{repeat} {name}: {seconds:.1f} s", file=sys.stderr)
@@ -135,17 +137,10 @@ def summarise(
         }
     others = [run["others_cores"] for runs in results.values() for run in runs]
     return {
-        "benchmark": "conversion",
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "versions": versions(),
+        **circumstances("conversion", options.note),
         "images": {"drawn": options.images is None, "count": count, "mean_bytes": round(size / count)},
         "method": {"repeats_interleaved": options.repeat, "statistic": "median", "synced": True},
         "cores_used_by_others": {"median": round(statistics.median(others), 2), "highest": round(max(others), 2)},
-        "note": options.note,
         "rows": rows,
     }
 
