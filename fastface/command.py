@@ -123,11 +123,17 @@ def _validate(content: dict[str, Any], where: str) -> RunConfig:
 
 
 def _explain(item: Any) -> str:
-    path = ".".join(str(part) for part in item["loc"])
+    tags = (("data", "augment", "preset"), ("data", "augment", "list"))  # pydantic names the branch of the union too
+    path = ".".join(str(part) for n, part in enumerate(item["loc"]) if item["loc"][: n + 1] not in tags)
     if item["type"] == "extra_forbidden":
         owner = _section_at(item["loc"][:-1])
         keys = list(owner.model_fields) if owner else []
         return f"unknown key {path}{nearest(str(item['loc'][-1]), keys) or '; its section has ' + ', '.join(keys)}"
+    if item["type"] == "union_tag_invalid":
+        tag, tags = item["ctx"]["tag"], item["ctx"]["expected_tags"].replace("'", "")
+        return f"{path}: unknown name {tag!r}{nearest(tag, tags.split(', '))}; known: {tags}"
+    if item["type"] == "union_tag_not_found":
+        return f"{path}: expected a section with a name, got {item['input']!r}"
     if item["type"] == "value_error":
         return f"{path or 'run'}: {item['ctx']['error']}"
     return f"{path}: {item['msg'].lower()}, got {item['input']!r}"
@@ -138,6 +144,16 @@ def _section_at(parts: Sequence[int | str]) -> type[BaseModel] | None:
     for part in parts:
         if isinstance(section, type) and issubclass(section, BaseModel):
             section = section.model_fields[str(part)].annotation
-        else:  # dict[str, EvalSet]: any key leads to its value type
-            section = next((a for a in get_args(section) if isinstance(a, type) and issubclass(a, BaseModel)), None)
+            continue
+        models = _models_in(section)
+        if len(models) == 1:  # dict[str, EvalSet]: any key leads to its value type
+            section = models[0]
+        else:  # a union of sections by their names, perhaps in a list
+            section = next((model for model in models if model.model_fields["name"].default == part), section)
     return section if isinstance(section, type) and issubclass(section, BaseModel) else None
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]

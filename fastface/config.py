@@ -1,16 +1,14 @@
 """Everything a run can be told: the sections of the YAML, their defaults and what they must satisfy together."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Section(BaseModel):
-    """A part of the YAML: unknown keys and wrong types are refused, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+from fastface.data.augment.presets import AnyAugment
+from fastface.section import Section
 
 
 class ArcFaceTask(Section):
@@ -50,7 +48,10 @@ class DataConfig(Section):
     decoder: Literal["auto", "torch", "dali-cpu", "dali-gpu"] = "auto"
     """auto: dali-gpu where there is a GPU and DALI, else torch (CPU threads)."""
     flip: float = Field(default=0.5, ge=0, le=1)
-    """Probability of a horizontal flip."""
+    """Probability of a horizontal flip, after all of `augment`."""
+    augment: Annotated[AnyAugment, tyro.conf.arg(metavar="PRESET", constructor=str)] = "none"
+    """A preset (none, recognition, liveness, liveness_aggressive, detection), or a list of operators in the order in
+    which they are applied: name, p, ranges; fastface/data/augment/ has them all."""
     mean: float = 127.5
     std: float = Field(default=127.5, gt=0)
     """Networks see (pixel - mean) / std."""
@@ -132,7 +133,7 @@ class EvalSet(Section):
 
 
 class EvalConfig(Section):
-    sets: dict[str, EvalSet] = {}
+    sets: dict[str, EvalSet] = Field(default={})
     """Name -> pairs. The name prefixes the metrics: lfw/acc."""
     every_epochs: float | None = Field(default=1.0, gt=0)
     """null: only at the end."""

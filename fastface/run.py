@@ -15,6 +15,7 @@ from fastface.card import card_of
 from fastface.command import Command
 from fastface.config import RunConfig
 from fastface.data.augment import Augment
+from fastface.data.augment.presets import operators
 from fastface.data.index import Index
 from fastface.data.loader import Loader
 from fastface.data.plan import Plan
@@ -151,7 +152,7 @@ def build_loader(config: RunConfig, index: Index, plan: Plan, micro: int, device
     return Loader(
         index,
         plan,
-        augment=Augment(flip=data.flip),
+        augment=Augment(data.flip, operators(data.augment)),
         decoder=decoder_of(config, device),
         size=data.size,
         micro_batch=micro,

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fastface.data.augment import Draws
+from fastface.data.augment import Draws, apply_on_host
 from fastface.data.batch import Finisher
 from fastface.data.decode import BadImage
 
@@ -44,6 +44,8 @@ class TorchDecoder:
             for row, (blob, image) in enumerate(zip(part, images, strict=False), first):
                 decode_into(blob, image, row)
             rows = slice(first, first + len(part))
+            if draws.operators:
+                apply_on_host(images[: len(part)], draws.rows(rows.start, rows.stop))
             if planes is None:
                 self.finish(buffer[: len(part)], draws.flip[rows], out[rows])
             else:  # slices of arrays cost a tenth of slices of tensors

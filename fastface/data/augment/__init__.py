@@ -1,0 +1,6 @@
+"""Slots -> Draws -> changed pixels: drawn once per slot on the host, applied alike by every backend."""
+
+from fastface.data.augment.apply import apply_on_host, apply_reference
+from fastface.data.augment.draw import Augment, Draws
+
+__all__ = ["Augment", "Draws", "apply_on_host", "apply_reference"]

@@ -1,0 +1,83 @@
+"""Sharp images -> images that lost detail on the way: low_resolution and jpeg."""
+
+from __future__ import annotations
+
+import io
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from PIL import Image
+
+from fastface.data.augment.operator import Graph, Numbers, Operator, Parameters, between, rounded, within
+from fastface.data.augment.resample import DALI, resize, resize_into
+
+
+class LowResolution(Operator):
+    """Make the image small and large again, as a face far from the camera is; antialiased bilinear both ways."""
+
+    name: Literal["low_resolution"] = "low_resolution"
+    side: Annotated[tuple[float, float], within(0.02, 1)] = (0.2, 1.0)
+    """Share of the sides that the small image has."""
+
+    tolerance: ClassVar[int] = 1
+
+    def draw(self, words: np.ndarray, numbers: Numbers) -> Parameters:
+        """Draw the share."""
+        return {"side": between(words[0], self.side)}
+
+    def arguments(self, parameters: Parameters, height: int, width: int) -> tuple[np.ndarray, ...]:
+        """Give height and width of the small image."""
+        sides = parameters["side"]
+        return np.maximum(rounded(sides * height), 1), np.maximum(rounded(sides * width), 1)
+
+    def reference(self, image: np.ndarray, *arguments: Any) -> np.ndarray:
+        """Resize twice; beyond the edge the outermost pixel goes on."""
+        height, width, _ = image.shape
+        return resize(resize(image, *map(int, arguments), DALI), height, width, DALI)
+
+    def apply(self, images: np.ndarray, rows: np.ndarray, arguments: tuple[np.ndarray, ...]) -> None:
+        """Resize twice, image by image: weights are kept by size."""
+        for row, height, width in zip(rows.tolist(), *(values.tolist() for values in arguments), strict=True):
+            small = np.empty((height, width, 3), np.uint8)
+            resize_into(images[row], small, DALI)
+            resize_into(small, images[row], DALI)
+
+    def feeds(self, parameters: Parameters, height: int, width: int) -> dict[str, np.ndarray]:
+        """Give the small size, height before width."""
+        return {"size": np.stack(self.arguments(parameters, height, width), 1).astype(np.float32)}
+
+    def dali(self, graph: Graph, images: Any, feeds: dict[str, Any]) -> Any:
+        """Resize twice."""
+        small = graph.fn.resize(images, size=feeds["size"], antialias=True)
+        return graph.fn.resize(small, size=[graph.height, graph.width], antialias=True)
+
+
+class Jpeg(Operator):
+    """Compress and decompress, with chroma at half the resolution (4:2:0), as libjpeg and Pillow do."""
+
+    name: Literal["jpeg"] = "jpeg"
+    quality: Annotated[tuple[float, float], within(1, 100)] = (30.0, 95.0)
+    """libjpeg's quality, whole numbers, both ends included."""
+
+    def draw(self, words: np.ndarray, numbers: Numbers) -> Parameters:
+        """Draw a whole number."""
+        low, high = (round(limit) for limit in self.quality)
+        return {"quality": low + (words[0] * (high - low + 1)).astype(np.int64)}
+
+    def arguments(self, parameters: Parameters, height: int, width: int) -> tuple[np.ndarray, ...]:
+        """Give the quality."""
+        return (parameters["quality"],)
+
+    def reference(self, image: np.ndarray, *arguments: Any) -> np.ndarray:
+        """Let Pillow encode and decode."""
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=int(arguments[0]), subsampling="4:2:0")
+        return np.asarray(Image.open(file))
+
+    def feeds(self, parameters: Parameters, height: int, width: int) -> dict[str, np.ndarray]:
+        """Give the quality."""
+        return {"quality": parameters["quality"].astype(np.int32)}
+
+    def dali(self, graph: Graph, images: Any, feeds: dict[str, Any]) -> Any:
+        """Distort."""
+        return graph.fn.jpeg_compression_distortion(images, **feeds)
