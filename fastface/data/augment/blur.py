@@ -86,11 +86,14 @@ class GaussianBlur(Operator):
         (weights,) = arguments
         radius = len(weights) // 2
         padded = image[:, mirrored(image.shape[1], radius)].astype(np.int64)
-        across = sum(w * padded[:, k : k + image.shape[1]] for k, w in enumerate(weights))
-        middle = (across + (1 << BITS - KEPT - 1)) >> BITS - KEPT
-        padded = middle[mirrored(len(image), radius)]
-        down = sum(w * padded[k : k + len(image)] for k, w in enumerate(weights))
-        return ((down + (1 << BITS + KEPT - 1)) >> BITS + KEPT).astype(np.uint8)
+        across = np.full(image.shape, 1 << BITS - KEPT - 1)
+        for k, weight in enumerate(weights):
+            across += weight * padded[:, k : k + image.shape[1]]
+        padded = (across >> BITS - KEPT)[mirrored(len(image), radius)]
+        down = np.full(image.shape, 1 << BITS + KEPT - 1)
+        for k, weight in enumerate(weights):
+            down += weight * padded[k : k + len(image)]
+        return (down >> BITS + KEPT).astype(np.uint8)
 
     def apply(self, images: np.ndarray, rows: np.ndarray, arguments: tuple[np.ndarray, ...]) -> None:
         """Tell the kernel where the mirror is."""
