@@ -2,5 +2,6 @@
 
 from fastface.data.augment.apply import apply_on_host, apply_reference
 from fastface.data.augment.draw import Augment, Draws
+from fastface.data.augment.points import transform_boxes, transform_points
 
-__all__ = ["Augment", "Draws", "apply_on_host", "apply_reference"]
+__all__ = ["Augment", "Draws", "apply_on_host", "apply_reference", "transform_boxes", "transform_points"]

@@ -11,8 +11,8 @@ from fastface.data.augment.operator import Graph, Numbers, Operator, Parameters,
 from fastface.data.compiled import Kernel, kernel
 
 BITS = 16  # of the fraction of a whole-number factor
-# NTSC's YIQ to the three digits of FCC 1953, and back to three: what DALI's color_twist multiplies with. A hue
-# of 0 and factors of 1 are therefore not quite the identity.
+# NTSC's YIQ to three digits (FCC, 1953), as DALI's color_twist has it. Rows two and three do not quite add up to
+# 0: without saturation, the channels of a bright pixel differ by a level.
 TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]])
 FROM_YIQ = np.linalg.inv(TO_YIQ)
 
