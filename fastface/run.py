@@ -152,9 +152,10 @@ def build_loader(config: RunConfig, index: Index, plan: Plan, micro: int, device
     return Loader(
         index,
         plan,
-        augment=Augment(data.flip, operators(data.augment)),
+        augment=Augment(data.flip, operators(data.augment), data.scales, config.seed),
         decoder=decoder_of(config, device),
         size=data.size,
+        resize=data.resize,
         micro_batch=micro,
         rank=dist.rank(),
         world=dist.world(),

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastface.data.augment.resample import PILLOW, bilinear_weights, resize_all
+
 # What a kernel does, as numpy would say it. No step can be fused with another, so all give the same bits:
 #   out[i, c] = (float32(images[i, :, ::-1 if flip[i] else 1, c]) - mean) * inverse_std
 Kernel = Callable[[np.ndarray, np.ndarray, np.ndarray, np.float32, np.float32], None]
@@ -34,13 +36,14 @@ class Buffer:
         self._in_use: torch.cuda.Event | None = None  # what the consumer's stream was still to do with it
 
     def images(self, rows: int, micro_batch: int, size: tuple[int, int], device: torch.device) -> Tensor:
-        """Return float32 [rows, 3, H, W]; wait on a CUDA device until the consumer's work on it is done."""
+        """Return float32 [rows, 3, H, W], whose size may change; wait until the consumer's CUDA work is done."""
         if self._in_use is not None:
             self._in_use.synchronize()
             self._in_use = None
-        if self._memory is None:
-            self._memory = torch.empty((micro_batch, 3, size[1], size[0]), dtype=torch.float32, device=device)
-        return self._memory[:rows]
+        numbers = 3 * size[1] * size[0]
+        if self._memory is None or len(self._memory) < micro_batch * numbers:
+            self._memory = torch.empty(micro_batch * numbers, dtype=torch.float32, device=device)
+        return self._memory[: rows * numbers].view(rows, 3, size[1], size[0])
 
     def release(self) -> None:
         """Note what the consumer has queued on its current stream; called from the consumer's thread."""
@@ -53,9 +56,9 @@ class Buffer:
 class Finisher:
     """Turn uint8 images [B, H, W, 3] into out = (x - mean) * float32(1 / std), mirrored where `flip` says so.
 
-    `out` is float32 [B, 3, H, W]. On a CPU a kernel runs in the calling thread, without the GIL. To a CUDA
-    device the uint8 images travel, and the arithmetic is done there in a stream of this object's own; the
-    call returns when `out` is ready for any stream.
+    `out` is float32 [B, 3, H, W]; images of another size are resized to it. On a CPU a kernel runs in the
+    calling thread, without the GIL. To a CUDA device the uint8 images travel, and the arithmetic is done there
+    in a stream of this object's own; the call returns when `out` is ready for any stream.
     """
 
     def __init__(self, device: torch.device, mean: float, std: float, compiled: bool | None = None) -> None:
@@ -76,16 +79,32 @@ class Finisher:
 
     def on_host(self, images: np.ndarray, flip: np.ndarray, out: np.ndarray) -> None:
         """Fill the array `out`, float32 [B, 3, H, W] and contiguous, in the calling thread."""
+        if images.shape[1:3] != out.shape[2:]:
+            images = resize_all(images, *out.shape[2:])
         self._kernel(images, flip, out, self.mean, self.inverse_std)
 
     def _on_device(self, images: Tensor, flip: Tensor, out: Tensor) -> None:
         assert self._stream is not None
         with torch.cuda.stream(self._stream):
             planar = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+            if planar.shape[2:] != out.shape[2:]:
+                planar = resize_planes(planar, *out.shape[2:])
             mirror = flip.to(self.device)[:, None, None, None]
             out.copy_(torch.where(mirror, planar.flip(3), planar))
             out.sub_(float(self.mean)).mul_(float(self.inverse_std))
         self._stream.synchronize()  # a loader thread waits, not training; then the pinned memory is free
+
+
+def resize_planes(planes: Tensor, height: int, width: int) -> Tensor:
+    """Resize uint8 [B, 3, h, w] on any device as `resize` does, to the bit: float64 holds every sum exactly."""
+    for axis, size in ((3, width), (2, height)):
+        first, weight = bilinear_weights(planes.shape[axis], size, PILLOW)
+        matrix = np.zeros((size, planes.shape[axis] + weight.shape[1]), np.float64)
+        np.put_along_axis(matrix, first[:, None] + np.arange(weight.shape[1]), weight * 2.0**-PILLOW.bits, 1)
+        on_device = torch.from_numpy(matrix[:, : planes.shape[axis]]).to(planes.device)
+        mixed = torch.einsum("bchw,vw->bchv" if axis == 3 else "bchw,vh->bcvw", planes.double(), on_device)
+        planes = mixed.add_(0.5).floor_().clamp_(0, 255)
+    return planes
 
 
 def planar_kernel(compiled: bool | None = None) -> tuple[str, Kernel]:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from fastface.data.augment import Draws
-from fastface.data.augment.graph import augmented, graph_inputs
+from fastface.data.augment.graph import augmented, graph_inputs, resized
 from fastface.data.augment.operator import Graph
 from fastface.data.batch import Finisher
-from fastface.data.decode_torch import decode_into
+from fastface.data.decode_torch import decode_into, decode_resized
 
 # A calling thread runs a pipeline of its own to the end of each micro-batch, instead of all feeding one
 # pipeline that runs ahead. On 2 cores, 2026-11, two pipelines with one thread each decode and mirror 11,900
@@ -27,8 +27,10 @@ class DaliDecoder:
     On the CPU decoded and mirrored pixels equal TorchDecoder's; augmented ones are within the operators' tolerances.
     """
 
-    def __init__(self, size: tuple[int, int], threads: int, finish: Finisher, operator_device: str) -> None:
-        self.size = size  # (width, height) px
+    def __init__(
+        self, size: tuple[int, int], resize: bool, threads: int, finish: Finisher, operator_device: str
+    ) -> None:
+        self.size, self.resize = size, resize  # (width, height) px
         self.finish = finish
         self.operator_device = operator_device
         if operator_device == "mixed" and finish.device.type != "cuda":
@@ -68,9 +70,10 @@ class DaliDecoder:
 
     def _blame(self, blobs: list[np.ndarray]) -> None:
         """Raise BadImage for the first image that libjpeg-turbo refuses; DALI does not always name it."""
+        decode = decode_resized if self.resize else decode_into
         image = np.empty((self.size[1], self.size[0], 3), np.uint8)
         for row, blob in enumerate(blobs):
-            decode_into(blob, image, row)
+            decode(blob, image, row)
 
     def _build(self, batch_size: int, draws: Draws, inputs: dict[str, np.ndarray]) -> Any:
         dali, fn, types = _import_dali()
@@ -96,6 +99,8 @@ class DaliDecoder:
             encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, batch=True, no_copy=True)
             mirror = fn.external_source(name="mirror", dtype=types.INT32, ndim=0, batch=True)
             images = fn.decoders.image(encoded, device=self.operator_device, output_type=types.RGB, **options)
+            if self.resize:
+                images = resized(images, encoded, graph)
             return fn.flip(augmented(images, draws, inputs, graph), horizontal=mirror)
 
         built = pipeline()

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from fastface.data.augment import Draws, apply_on_host
+from fastface.data.augment.resample import centred, resize_into
 from fastface.data.batch import Finisher
 from fastface.data.decode import BadImage
 
@@ -23,8 +24,9 @@ CHUNK = 32
 class TorchDecoder:
     """Decode in the calling threads with simplejpeg, which holds no GIL while it works; PNG by Pillow."""
 
-    def __init__(self, size: tuple[int, int], threads: int, finish: Finisher) -> None:
+    def __init__(self, size: tuple[int, int], resize: bool, threads: int, finish: Finisher) -> None:
         self.size = size  # (width, height) px
+        self.decode = decode_resized if resize else decode_into
         self.callers = threads
         self.finish = finish
         self._free: deque[Tensor] = deque()  # buffers no call is using; append and pop are atomic
@@ -42,7 +44,7 @@ class TorchDecoder:
         for first in range(0, len(blobs), chunk):
             part = blobs[first : first + chunk]
             for row, (blob, image) in enumerate(zip(part, images, strict=False), first):
-                decode_into(blob, image, row)
+                self.decode(blob, image, row)
             rows = slice(first, first + len(part))
             if draws.operators:
                 apply_on_host(images[: len(part)], draws.rows(rows.start, rows.stop))
@@ -65,6 +67,19 @@ def decode_into(blob: np.ndarray, image: np.ndarray, row: int = 0) -> None:
         decoded = _decode_other(blob, image, row, str(error))
     if decoded.shape != image.shape:
         raise BadImage(row, _wrong_size(decoded.shape[1], decoded.shape[0], image))
+
+
+def decode_resized(blob: np.ndarray, image: np.ndarray, row: int = 0) -> None:
+    """Decode an image of any size, cut its centre to the aspect of `image` and resize. Raises BadImage."""
+    try:
+        decoded = simplejpeg.decode_jpeg(blob)
+    except ValueError as error:
+        try:
+            with Image.open(io.BytesIO(bytes(blob)), formats=["PNG"]) as file:
+                decoded = np.array(file.convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as other:  # Pillow's names for damage
+            raise BadImage(row, f"it does not decode as JPEG ({error}) or PNG ({other})") from None
+    resize_into(decoded, image, part=centred(decoded, *image.shape[:2]))
 
 
 def _decode_other(blob: np.ndarray, image: np.ndarray, row: int, reason: str) -> np.ndarray:

@@ -63,6 +63,7 @@ class Loader:
         augment: Augment,
         decoder: str,
         size: tuple[int, int],
+        resize: bool = False,
         micro_batch: int,
         rank: int = 0,
         world: int = 1,
@@ -79,7 +80,8 @@ class Loader:
             raise ValueError(
                 f"train.micro_batch {micro_batch} would part rows that belong together: take a multiple of {plan.unit}"
             )
-        _check_images(index, size)
+        if not resize:
+            _check_images(index, size)
         if not 0 <= rank < world or ahead < 1:
             raise ValueError(
                 f"rank {rank} of {world} with {ahead} batches ahead: ranks count from 0, ahead is at least 1"
@@ -90,7 +92,7 @@ class Loader:
         self.timings = Timings()
         self.reader = ShardReader(index, check_crc=check_crc)
         self.decoder: Decoder = build_decoder(
-            decoder, size=size, threads=threads, device=self.device, mean=mean, std=std
+            decoder, size=size, resize=resize, threads=threads, device=self.device, mean=mean, std=std
         )
         self._buffers: list[Buffer] = [Buffer() for _ in range(max(ahead, self.decoder.callers) + 1)]
         self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
@@ -152,7 +154,7 @@ class Loader:
     def _make(self, slots: Slots, draws: Draws, micro: int, buffer: Buffer) -> Batch:
         """Read and decode one micro-batch into `buffer`. ValueError names the image that cannot be used."""
         records = slots.records
-        out = buffer.images(len(records), self.micro_batch, self.size, self.device)
+        out = buffer.images(len(records), self.micro_batch, self.augment.size(slots.step) or self.size, self.device)
         try:
             if len(records):
                 self.decoder(self.reader.views(records), draws, out)
@@ -194,7 +196,7 @@ def _check_images(index: Index, size: tuple[int, int]) -> None:
     found = "of several sizes" if index.image_size is None else "{}x{}".format(*index.image_size)
     raise ValueError(
         f"{index.path} holds images {found}, data.size asks for {size[0]}x{size[1]}; make the shards again "
-        f"with `tools/make_shards.py ... --size {size[0]}x{size[1]}`, or change data.size"
+        f"with `tools/make_shards.py ... --size {size[0]}x{size[1]}`, change data.size, or set data.resize"
     )
 
 

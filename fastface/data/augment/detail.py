@@ -32,8 +32,8 @@ class LowResolution(Operator):
 
     def reference(self, image: np.ndarray, *arguments: Any) -> np.ndarray:
         """Resize twice; beyond the edge the outermost pixel goes on."""
-        height, width = arguments
-        return resize(resize(image, int(height), int(width), DALI), *image.shape[:2], DALI)
+        (height, width, _), (small_height, small_width) = image.shape, arguments
+        return resize(resize(image, int(small_height), int(small_width), DALI), height, width, DALI)
 
     def apply(self, images: np.ndarray, rows: np.ndarray, arguments: tuple[np.ndarray, ...]) -> None:
         """Resize twice, image by image: weights are kept by size."""

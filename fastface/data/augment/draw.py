@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from fastface.data.augment.operator import Drawn, Operator
-from fastface.data.augment.philox import uniform
-
-if TYPE_CHECKING:
-    from fastface.data.plan import Slots
+from fastface.data.augment.philox import STREAMS, uniform
+from fastface.data.plan import Slots, hash_numbers
 
 ITEMS = 64  # numbers of one field that an operator may draw: its second place in a list starts behind them
 
@@ -31,11 +29,25 @@ class Draws(NamedTuple):
 class Augment:
     """Draw the parameters of every slot from its key alone: ranks, threads and batch sizes change nothing."""
 
-    def __init__(self, flip: float = 0.5, operators: Sequence[Operator] = ()) -> None:
+    def __init__(
+        self,
+        flip: float = 0.5,
+        operators: Sequence[Operator] = (),
+        scales: Sequence[tuple[int, int]] = (),
+        seed: int = 0,
+    ) -> None:
         if not 0 <= flip <= 1:
             raise ValueError(f"augment.flip is {flip}; it is the probability of mirroring an image, from 0 to 1")
         self.flip = flip
         self.operators = tuple(operators)
+        self.scales, self.seed = tuple(scales), seed
+
+    def size(self, step: int) -> tuple[int, int] | None:
+        """Return the (width, height) in px that all images of a step have in the end; None: as they are."""
+        if not self.scales:
+            return None
+        word = uniform(np.array([hash_numbers(self.seed, step, STREAMS["scales"])], np.uint64), "scales")[0, 0]
+        return self.scales[int(word * len(self.scales))]
 
     def draw(self, slots: Slots) -> Draws:
         """Return the draws of each row of `slots`."""

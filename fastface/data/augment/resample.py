@@ -1,4 +1,4 @@
-"""uint8 images -> another size: antialiased bilinear in whole-number arithmetic, Pillow's to the bit or DALI's."""
+"""uint8 images -> another size: antialiased bilinear in whole-number arithmetic, Pillow's or DALI's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ class Manner(NamedTuple):
     kept: int  # fraction bits kept between the pass across and the pass down
 
 
-PILLOW = Manner(False, 22, 0)  # Pillow's BILINEAR to the bit: 32 bits less 8 of the value and 2 to spare
+# Pillow's BILINEAR: 32 bits less 8 of the value and 2 to spare. Equal to the bit, unless Pillow goes down before
+# across, which release 13 does for some changes of shape and not for others: then a level apart at most.
+PILLOW = Manner(False, 22, 0)
 DALI = Manner(True, 14, 6)  # fn.resize, which works in float: 8 + 6 + 14 bits fit into 32
 
 
@@ -30,11 +32,15 @@ class Weights(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1024)
-def bilinear_weights(old: int, new: int, manner: Manner) -> Weights:
-    """Return the weights of a triangle that is two samples wide, old or new, whichever is wider."""
-    scale = old / new
+def bilinear_weights(old: int, new: int, manner: Manner, part: tuple[float, float] | None = None) -> Weights:
+    """Return the weights of a triangle that is two samples wide, old or new, whichever is wider.
+
+    part: where the new samples begin and end among the old; None: all of them.
+    """
+    start, stop = (np.float32(end) for end in part or (0, old))  # as Pillow takes them
+    scale = float(stop - start) / new
     support = max(scale, 1.0)
-    centre = (np.arange(new) + 0.5) * scale
+    centre = float(start) + (np.arange(new) + 0.5) * scale
     first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
     last = np.minimum((centre + support + 0.5).astype(np.int64), old)
     taps = int((last - first).max())
@@ -56,15 +62,42 @@ def bilinear_weights(old: int, new: int, manner: Manner) -> Weights:
     return Weights(first, weight)
 
 
-def resize(image: np.ndarray, height: int, width: int, manner: Manner = PILLOW) -> np.ndarray:
-    """Resize uint8 [h, w, 3] to [height, width, 3], first across, then down. The specification."""
+class Part(NamedTuple):
+    """A part of an image in px, in fractions of them where need be."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+def whole(image: np.ndarray) -> Part:
+    """Return all of uint8 [h, w, 3]."""
+    return Part(0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
+
+
+def centred(image: np.ndarray, height: int, width: int) -> Part:
+    """Return the largest centred part that has the aspect of [height, width], as tools/make_shards.py cuts it."""
+    old_height, old_width = image.shape[:2]
+    across, down = min(old_width, old_height * (width / height)), min(old_height, old_width / (width / height))
+    left, top = (old_width - across) / 2, (old_height - down) / 2
+    return Part(left, top, min(left + across, old_width), min(top + down, old_height))
+
+
+def resize(image: np.ndarray, height: int, width: int, manner: Manner = PILLOW, part: Part | None = None) -> np.ndarray:
+    """Resize uint8 [h, w, 3], or a part, to [height, width, 3], first across, then down. The specification."""
     _, bits, kept = manner
-    middle = _resample(image.astype(np.int64), 1, width, manner, bits - kept)
-    return _resample(middle, 0, height, manner, bits + kept).astype(np.uint8)
+    left, top, right, bottom = part or whole(image)
+    middle = _resample(
+        image.astype(np.int64), 1, bilinear_weights(image.shape[1], width, manner, (left, right)), bits - kept
+    )
+    return _resample(middle, 0, bilinear_weights(image.shape[0], height, manner, (top, bottom)), bits + kept).astype(
+        np.uint8
+    )
 
 
-def _resample(old: np.ndarray, axis: int, size: int, manner: Manner, shift: int) -> np.ndarray:
-    first, weight = bilinear_weights(old.shape[axis], size, manner)
+def _resample(old: np.ndarray, axis: int, weights: Weights, shift: int) -> np.ndarray:
+    (first, weight), size = weights, len(weights.first)
     old = np.moveaxis(old, axis, 0)
     new = np.full((size, *old.shape[1:]), 1 << shift - 1)
     for i in range(size):
@@ -116,13 +149,23 @@ def resize_loops(
             row[j] = total[j] >> shift
 
 
-def resize_into(image: np.ndarray, out: np.ndarray, manner: Manner = PILLOW) -> None:
+def resize_into(image: np.ndarray, out: np.ndarray, manner: Manner = PILLOW, part: Part | None = None) -> None:
     """Resize uint8 [h, w, 3] into uint8 [H, W, 3], both C-contiguous; without the GIL where numba is there."""
     (old_height, old_width, _), (height, width, _) = image.shape, out.shape
-    if image.shape == out.shape:
+    left, top, right, bottom = part or whole(image)
+    if image.shape == out.shape and (left, top, right, bottom) == whole(image):
         np.copyto(out, image)
     elif resize_loops.function is None:
-        np.copyto(out, resize(image, height, width, manner))
+        np.copyto(out, resize(image, height, width, manner, part))
     else:
-        across, down = bilinear_weights(old_width, width, manner), bilinear_weights(old_height, height, manner)
+        across = bilinear_weights(old_width, width, manner, (left, right))
+        down = bilinear_weights(old_height, height, manner, (top, bottom))
         resize_loops.function(image, *across, *down, manner.bits, manner.kept, out)
+
+
+def resize_all(images: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize uint8 [B, h, w, 3] to [B, height, width, 3] as Pillow's BILINEAR does."""
+    out = np.empty((len(images), height, width, 3), np.uint8)
+    for image, target in zip(images, out, strict=True):
+        resize_into(image, target)
+    return out
