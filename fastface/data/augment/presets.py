@@ -10,11 +10,12 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter
 
 from fastface.data.augment.blur import GaussianBlur, MotionBlur
 from fastface.data.augment.cover import CropPad, Cutout, Erase
-from fastface.data.augment.detail import Jpeg, LowResolution
 from fastface.data.augment.geometry import Affine, RandomResizedCrop
+from fastface.data.augment.jpeg import Jpeg
 from fastface.data.augment.light import Colour, Gamma, Grey
 from fastface.data.augment.noise import Noise
 from fastface.data.augment.operator import Operator
+from fastface.data.augment.resolution import LowResolution
 from fastface.spelling import nearest
 
 OPERATORS: dict[str, type[Operator]] = {

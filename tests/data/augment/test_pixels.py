@@ -9,11 +9,12 @@ from PIL import Image
 from fastface.data.augment import Augment, apply_on_host, apply_reference
 from fastface.data.augment.blur import GaussianBlur, MotionBlur
 from fastface.data.augment.cover import CropPad, Cutout, Erase
-from fastface.data.augment.detail import Jpeg, LowResolution
 from fastface.data.augment.geometry import Affine, RandomResizedCrop
+from fastface.data.augment.jpeg import Jpeg
 from fastface.data.augment.light import Colour, Gamma, Grey
 from fastface.data.augment.noise import Noise
 from fastface.data.augment.presets import OPERATORS, PRESETS, operators
+from fastface.data.augment.resolution import LowResolution
 from fastface.data.compiled import Kernel
 from fastface.data.plan import Slots, slot_keys
 from tests.data.augment.photographs import draws_of, every_operator, photographs

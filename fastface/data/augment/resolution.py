@@ -1,12 +1,10 @@
-"""Sharp images -> images that lost detail on the way: low_resolution and jpeg."""
+"""Large faces -> faces that were small in their picture: low_resolution."""
 
 from __future__ import annotations
 
-import io
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from PIL import Image
 
 from fastface.data.augment.operator import Graph, Numbers, Operator, Parameters, between, rounded, within
 from fastface.data.augment.resample import DALI, resize, resize_into
@@ -50,34 +48,3 @@ class LowResolution(Operator):
         """Resize twice."""
         small = graph.fn.resize(images, size=feeds["size"], antialias=True)
         return graph.fn.resize(small, size=[graph.height, graph.width], antialias=True)
-
-
-class Jpeg(Operator):
-    """Compress and decompress, with chroma at half the resolution (4:2:0), as libjpeg and Pillow do."""
-
-    name: Literal["jpeg"] = "jpeg"
-    quality: Annotated[tuple[float, float], within(1, 100)] = (30.0, 95.0)
-    """libjpeg's quality, whole numbers, both ends included."""
-
-    def draw(self, words: np.ndarray, numbers: Numbers) -> Parameters:
-        """Draw a whole number."""
-        low, high = (round(limit) for limit in self.quality)
-        return {"quality": low + (words[0] * (high - low + 1)).astype(np.int64)}
-
-    def arguments(self, parameters: Parameters, height: int, width: int) -> tuple[np.ndarray, ...]:
-        """Give the quality."""
-        return (parameters["quality"],)
-
-    def reference(self, image: np.ndarray, *arguments: Any) -> np.ndarray:
-        """Let Pillow encode and decode."""
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "JPEG", quality=int(arguments[0]), subsampling="4:2:0")
-        return np.asarray(Image.open(file))
-
-    def feeds(self, parameters: Parameters, height: int, width: int) -> dict[str, np.ndarray]:
-        """Give the quality."""
-        return {"quality": parameters["quality"].astype(np.int32)}
-
-    def dali(self, graph: Graph, images: Any, feeds: dict[str, Any]) -> Any:
-        """Distort."""
-        return graph.fn.jpeg_compression_distortion(images, **feeds)
