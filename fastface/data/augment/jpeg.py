@@ -39,7 +39,7 @@ def lose_like_jpeg(images: np.ndarray, rows: np.ndarray, tables: np.ndarray) -> 
     tall = (height + 15) // 16 * 16
     luma, chroma = np.empty((tall, wide), np.int32), np.empty((2, tall, wide), np.int32)
     halved = np.empty((2, tall // 2, wide // 2), np.int32)
-    band, turned = np.empty((8, wide), np.int32), np.empty((8, wide), np.int32)
+    band, turned, steps = np.empty((8, wide), np.int32), np.empty((8, wide), np.int32), np.empty((8, wide), np.int32)
     near, far = np.empty((2, low_width), np.int32), np.empty((2, 2 * low_width), np.int32)
 
     def turn(source: np.ndarray, target: np.ndarray, length: int) -> None:
@@ -48,9 +48,9 @@ def lose_like_jpeg(images: np.ndarray, rows: np.ndarray, tables: np.ndarray) -> 
                 for k in range(8):
                     target[k, b + r] = source[r, b + k]
 
-    def forward(d: np.ndarray, length: int, shift: int, plain: int) -> None:
-        half, plain_half = np.int32(1 << (shift - 1)), np.int32((1 << plain) >> 1)
-        up = np.int32(2) if plain == 0 else np.int32(0)
+    def forward(d: np.ndarray, length: int, bits: int, plain_bits: int) -> None:
+        shift, plain, half = np.int32(bits), np.int32(plain_bits), np.int32(1 << (bits - 1))
+        plain_half, up = np.int32((1 << plain_bits) >> 1), np.int32(2 if plain_bits == 0 else 0)
         for x in range(length):
             t0, t7, t1, t6 = d[0, x] + d[7, x], d[0, x] - d[7, x], d[1, x] + d[6, x], d[1, x] - d[6, x]
             t2, t5, t3, t4 = d[2, x] + d[5, x], d[2, x] - d[5, x], d[3, x] + d[4, x], d[3, x] - d[4, x]
@@ -66,8 +66,8 @@ def lose_like_jpeg(images: np.ndarray, rows: np.ndarray, tables: np.ndarray) -> 
             d[7, x], d[5, x] = (t4 * np.int32(2446) + z1 + z3) >> shift, (t5 * np.int32(16819) + z2 + z4) >> shift
             d[3, x], d[1, x] = (t6 * np.int32(25172) + z2 + z3) >> shift, (t7 * np.int32(12299) + z1 + z4) >> shift
 
-    def backward(d: np.ndarray, length: int, shift: int) -> None:
-        half = np.int32(1 << (shift - 1))
+    def backward(d: np.ndarray, length: int, bits: int) -> None:
+        shift, half = np.int32(bits), np.int32(1 << (bits - 1))
         for x in range(length):
             z1 = (d[2, x] + d[6, x]) * np.int32(4433)
             t2, t3 = z1 - d[6, x] * np.int32(15137), z1 + d[2, x] * np.int32(6270)
@@ -86,6 +86,9 @@ def lose_like_jpeg(images: np.ndarray, rows: np.ndarray, tables: np.ndarray) -> 
             d[3, x], d[4, x] = (t13 + t0) >> shift, (t13 - t0) >> shift
 
     def lose(plane: np.ndarray, down: int, across: int, table: np.ndarray) -> None:
+        for r in range(8):
+            for x in range(across):
+                steps[r, x] = table[r, x & 7]
         for y in range(0, down, 8):
             rows_of = plane[y : y + 8]
             turn(rows_of, turned, across)
@@ -96,13 +99,10 @@ def lose_like_jpeg(images: np.ndarray, rows: np.ndarray, tables: np.ndarray) -> 
             turn(turned, band, across)
             forward(band, across, 15, 2)  # along the columns; all eight times too large
             for r in range(8):
-                for k in range(8):
-                    step = np.int32(table[r, k])
-                    divisor, half = np.float32(8 * step), np.int32(4 * step)
-                    for x in range(k, across, 8):
-                        value = band[r, x]
-                        size = np.int32(np.float32(abs(value) + half) / divisor)
-                        band[r, x] = size * step if value >= 0 else -size * step
+                for x in range(across):
+                    value, step = band[r, x], steps[r, x]
+                    size = np.int32(np.float32(abs(value) + 4 * step) / np.float32(8 * step)) * step
+                    band[r, x] = size if value >= 0 else -size
             backward(band, across, 11)
             turn(band, turned, across)
             backward(turned, across, 18)
@@ -115,12 +115,13 @@ def lose_like_jpeg(images: np.ndarray, rows: np.ndarray, tables: np.ndarray) -> 
         image = images[rows[i]]
         for y in range(tall):
             line = image[min(y, height - 1)]
-            for x in range(wide):
-                pixel = line[min(x, width - 1)]
-                r, g, b = np.int32(pixel[0]), np.int32(pixel[1]), np.int32(pixel[2])
+            for x in range(width):
+                r, g, b = np.int32(line[x, 0]), np.int32(line[x, 1]), np.int32(line[x, 2])
                 luma[y, x] = (19595 * r + 38470 * g + 7471 * b + 32768) >> 16
                 chroma[0, y, x] = (-11059 * r - 21709 * g + 32768 * b + 8421375) >> 16
                 chroma[1, y, x] = (32768 * r - 27439 * g - 5329 * b + 8421375) >> 16
+            luma[y, width:] = luma[y, width - 1]
+            chroma[0, y, width:], chroma[1, y, width:] = chroma[0, y, width - 1], chroma[1, y, width - 1]
         for c in range(2):
             for y in range(tall // 2):
                 above = 2 * min(y, low_height - 1)
