@@ -20,14 +20,18 @@ FROM_YIQ = np.linalg.inv(TO_YIQ)
 @kernel("void(uint8[:,:,:,::1], int64[::1], int64[:,:,::1])")
 def mix_channels(images: np.ndarray, rows: np.ndarray, mixes: np.ndarray) -> None:
     """Multiply pixels with whole-number matrices, int64 [n, 3, 4] in units of 2^-16; the last column is added."""
+    shift, least, most = np.int32(16), np.int32(0), np.int32(255)
     for i in range(len(rows)):
         pixels = images[rows[i]].reshape(-1, 3)
         mix = mixes[i].astype(np.int32)  # 255 * 3 * 2^18 and an offset of 2^26 fit
+        a0, a1, a2, a3 = mix[0, 0], mix[0, 1], mix[0, 2], mix[0, 3] + np.int32(1 << 15)
+        b0, b1, b2, b3 = mix[1, 0], mix[1, 1], mix[1, 2], mix[1, 3] + np.int32(1 << 15)
+        c0, c1, c2, c3 = mix[2, 0], mix[2, 1], mix[2, 2], mix[2, 3] + np.int32(1 << 15)
         for j in range(len(pixels)):
             r, g, b = np.int32(pixels[j, 0]), np.int32(pixels[j, 1]), np.int32(pixels[j, 2])
-            for c in range(3):
-                value = (mix[c, 0] * r + mix[c, 1] * g + mix[c, 2] * b + mix[c, 3] + (1 << 15)) >> 16
-                pixels[j, c] = min(max(value, 0), 255)
+            pixels[j, 0] = min(max((a0 * r + a1 * g + a2 * b + a3) >> shift, least), most)
+            pixels[j, 1] = min(max((b0 * r + b1 * g + b2 * b + b3) >> shift, least), most)
+            pixels[j, 2] = min(max((c0 * r + c1 * g + c2 * b + c3) >> shift, least), most)
 
 
 class Colour(Operator):
