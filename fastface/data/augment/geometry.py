@@ -19,10 +19,13 @@ def warp(images: np.ndarray, rows: np.ndarray, matrices: np.ndarray, clamped: bo
     """Take each pixel from where a matrix, int64 [n, 2, 3] in units of 2^-24, says; see `warp_reference`."""
     _, height, width, _ = images.shape
     source = np.empty((height, width, 3), np.uint8)
-    corners = np.empty((4, 3), np.int32)
+    half, shift, one = np.int32(1 << 21), np.int32(22), np.int32(2048)
     for i in range(len(rows)):
         image, m = images[rows[i]], matrices[i]
-        source[:] = image
+        for y in range(height):
+            for x in range(width):
+                for c in range(3):
+                    source[y, x, c] = image[y, x, c]
         for y in range(height):
             at_x = m[0, 2] + m[0, 1] * y + (1 << 12)
             at_y = m[1, 2] + m[1, 1] * y + (1 << 12)
@@ -32,31 +35,28 @@ def warp(images: np.ndarray, rows: np.ndarray, matrices: np.ndarray, clamped: bo
                 at_y += m[1, 0]
                 left, top = px >> 11, py >> 11
                 fx, fy = np.int32(px & 2047), np.int32(py & 2047)
-                w00, w01 = (2048 - fx) * (2048 - fy), fx * (2048 - fy)
-                w10, w11 = (2048 - fx) * fy, fx * fy
+                w00, w01, w10, w11 = (one - fx) * (one - fy), fx * (one - fy), (one - fx) * fy, fx * fy
                 if 0 <= left < width - 1 and 0 <= top < height - 1:
                     for c in range(3):
                         total = w00 * np.int32(source[top, left, c]) + w01 * np.int32(source[top, left + 1, c])
                         total += w10 * np.int32(source[top + 1, left, c]) + w11 * np.int32(source[top + 1, left + 1, c])
-                        image[y, x, c] = (total + (1 << 21)) >> 22
-                elif clamped or (-1 <= left < width and -1 <= top < height):
-                    for k in range(4):
-                        down, across = top + (k >> 1), left + (k & 1)
-                        inside = 0 <= down < height and 0 <= across < width
-                        for c in range(3):
-                            if inside:
-                                corners[k, c] = source[down, across, c]
-                            elif clamped:
-                                near = min(max(down, 0), height - 1), min(max(across, 0), width - 1)
-                                corners[k, c] = source[near[0], near[1], c]
-                            else:
-                                corners[k, c] = 0
-                    for c in range(3):
-                        total = w00 * corners[0, c] + w01 * corners[1, c] + w10 * corners[2, c] + w11 * corners[3, c]
-                        image[y, x, c] = (total + (1 << 21)) >> 22
+                        image[y, x, c] = (total + half) >> shift
                 else:
+                    if not clamped:  # what is outside is black: it weighs nothing
+                        if left < 0 or left >= width:
+                            w00, w10 = np.int32(0), np.int32(0)
+                        if left < -1 or left >= width - 1:
+                            w01, w11 = np.int32(0), np.int32(0)
+                        if top < 0 or top >= height:
+                            w00, w01 = np.int32(0), np.int32(0)
+                        if top < -1 or top >= height - 1:
+                            w10, w11 = np.int32(0), np.int32(0)
+                    x0, x1 = min(max(left, 0), width - 1), min(max(left + 1, 0), width - 1)
+                    y0, y1 = min(max(top, 0), height - 1), min(max(top + 1, 0), height - 1)
                     for c in range(3):
-                        image[y, x, c] = 0
+                        total = w00 * np.int32(source[y0, x0, c]) + w01 * np.int32(source[y0, x1, c])
+                        total += w10 * np.int32(source[y1, x0, c]) + w11 * np.int32(source[y1, x1, c])
+                        image[y, x, c] = (total + half) >> shift
 
 
 def warp_reference(image: np.ndarray, matrix: np.ndarray, clamped: bool) -> np.ndarray:

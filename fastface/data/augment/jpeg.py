@@ -39,7 +39,7 @@ def lose_like_jpeg(images: np.ndarray, rows: np.ndarray, tables: np.ndarray) -> 
     tall = (height + 15) // 16 * 16
     luma, chroma = np.empty((tall, wide), np.int32), np.empty((2, tall, wide), np.int32)
     halved = np.empty((2, tall // 2, wide // 2), np.int32)
-    band, turned, steps = np.empty((8, wide), np.int32), np.empty((8, wide), np.int32), np.empty((8, wide), np.int32)
+    work, steps = np.empty((2, 8, wide), np.int32), np.empty((8, wide), np.int32)
     near, far = np.empty((2, low_width), np.int32), np.empty((2, 2 * low_width), np.int32)
 
     def turn(source: np.ndarray, target: np.ndarray, length: int) -> None:
@@ -90,26 +90,23 @@ def lose_like_jpeg(images: np.ndarray, rows: np.ndarray, tables: np.ndarray) -> 
             for x in range(across):
                 steps[r, x] = table[r, x & 7]
         for y in range(0, down, 8):
-            rows_of = plane[y : y + 8]
-            turn(rows_of, turned, across)
-            for k in range(8):
-                for x in range(across):
-                    turned[k, x] -= np.int32(128)
-            forward(turned, across, 11, 0)  # along the rows, two bits larger
-            turn(turned, band, across)
-            forward(band, across, 15, 2)  # along the columns; all eight times too large
             for r in range(8):
                 for x in range(across):
-                    value, step = band[r, x], steps[r, x]
+                    work[0, r, x] = plane[y + r, x] - np.int32(128)
+            for axis in range(2):  # along the rows, two bits larger; then the columns; all eight times too large
+                turn(work[axis], work[1 - axis], across)
+                forward(work[1 - axis], across, 11 + 4 * axis, 2 * axis)
+            for r in range(8):
+                for x in range(across):
+                    value, step = work[0, r, x], steps[r, x]
                     size = np.int32(np.float32(abs(value) + 4 * step) / np.float32(8 * step)) * step
-                    band[r, x] = size if value >= 0 else -size
-            backward(band, across, 11)
-            turn(band, turned, across)
-            backward(turned, across, 18)
-            turn(turned, rows_of, across)
+                    work[0, r, x] = size if value >= 0 else -size
+            for axis in range(2):
+                backward(work[axis], across, 11 + 7 * axis)
+                turn(work[axis], work[1 - axis], across)
             for r in range(8):
                 for x in range(across):
-                    rows_of[r, x] = min(max(rows_of[r, x] + np.int32(128), np.int32(0)), np.int32(255))
+                    plane[y + r, x] = min(max(work[0, r, x] + np.int32(128), np.int32(0)), np.int32(255))
 
     for i in range(len(rows)):
         image = images[rows[i]]
@@ -120,8 +117,9 @@ def lose_like_jpeg(images: np.ndarray, rows: np.ndarray, tables: np.ndarray) -> 
                 luma[y, x] = (19595 * r + 38470 * g + 7471 * b + 32768) >> 16
                 chroma[0, y, x] = (-11059 * r - 21709 * g + 32768 * b + 8421375) >> 16
                 chroma[1, y, x] = (32768 * r - 27439 * g - 5329 * b + 8421375) >> 16
-            luma[y, width:] = luma[y, width - 1]
-            chroma[0, y, width:], chroma[1, y, width:] = chroma[0, y, width - 1], chroma[1, y, width - 1]
+            for x in range(width, wide):
+                luma[y, x] = luma[y, width - 1]
+                chroma[0, y, x], chroma[1, y, x] = chroma[0, y, width - 1], chroma[1, y, width - 1]
         for c in range(2):
             for y in range(tall // 2):
                 above = 2 * min(y, low_height - 1)
@@ -129,8 +127,10 @@ def lose_like_jpeg(images: np.ndarray, rows: np.ndarray, tables: np.ndarray) -> 
                     total = chroma[c, above, 2 * x] + chroma[c, above, 2 * x + 1]
                     total += chroma[c, above + 1, 2 * x] + chroma[c, above + 1, 2 * x + 1]
                     halved[c, y, x] = (total + 1 + (x & 1)) >> 2
-            lose(halved[c], (low_height + 7) // 8 * 8, (low_width + 7) // 8 * 8, tables[i, 1])
-        lose(luma, (height + 7) // 8 * 8, (width + 7) // 8 * 8, tables[i, 0])
+        for p in range(3):
+            plane = luma if p == 2 else halved[p]
+            down, across = (height, width) if p == 2 else (low_height, low_width)
+            lose(plane, (down + 7) // 8 * 8, (across + 7) // 8 * 8, tables[i, 0 if p == 2 else 1])
         for y in range(height):
             mine, other = y // 2, min(max(y // 2 + (1 if y & 1 else -1), 0), low_height - 1)
             for c in range(2):
