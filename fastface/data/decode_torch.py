@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fastface.data.augment import Draws, apply_on_host
+from fastface.data.augment import Draws, HostWork
 from fastface.data.augment.resample import centred, resize_into
 from fastface.data.batch import Finisher
 from fastface.data.decode import BadImage
@@ -41,13 +41,14 @@ class TorchDecoder:
             width, height = self.size
             buffer = torch.empty((chunk, height, width, 3), dtype=torch.uint8, pin_memory=on_device)
         images, planes = buffer.numpy(), None if on_device else out.numpy()
+        work = HostWork(draws, *images.shape[1:3]) if draws.operators else None
         for first in range(0, len(blobs), chunk):
             part = blobs[first : first + chunk]
             for row, (blob, image) in enumerate(zip(part, images, strict=False), first):
                 self.decode(blob, image, row)
             rows = slice(first, first + len(part))
-            if draws.operators:
-                apply_on_host(images[: len(part)], draws.rows(rows.start, rows.stop))
+            if work is not None:
+                work.apply(images[: len(part)], first)
             if planes is None:
                 self.finish(buffer[: len(part)], draws.flip[rows], out[rows])
             else:  # slices of arrays cost a tenth of slices of tensors

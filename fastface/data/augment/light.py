@@ -150,6 +150,7 @@ class Grey(Operator):
     """Probability that an image gets it."""
 
     kernel: ClassVar[Kernel | None] = luma
+    tolerance: ClassVar[int] = 1
 
     def draw(self, words: np.ndarray, numbers: Numbers) -> Parameters:
         """Nothing more to draw."""

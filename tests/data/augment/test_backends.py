@@ -6,7 +6,8 @@ import simplejpeg
 import torch
 
 from fastface.data.augment import Augment, Draws, apply_reference
-from fastface.data.augment.operator import Operator
+from fastface.data.augment.graph import augmented, graph_inputs, resized
+from fastface.data.augment.operator import Graph, Operator
 from fastface.data.augment.presets import PRESETS, operators
 from fastface.data.decode import build_decoder
 from fastface.data.plan import Slots, slot_keys
@@ -100,3 +101,24 @@ def test_batches_of_any_cut_get_the_same_pixels(name: str) -> None:
         decoder(blobs[start:stop], draws.rows(start, stop), part)
         assert torch.equal(part, whole[start:stop])
     decoder.close()
+
+
+@pytest.mark.dali
+@pytest.mark.parametrize("resize", [False, True])
+def test_dali_accepts_the_graph_for_a_gpu_where_there_is_none(resize: bool) -> None:
+    from nvidia import dali
+    from nvidia.dali import fn, types
+
+    draws = draws_of(*every_operator(0.5), rows=4)
+    inputs = graph_inputs(draws, 40, 48)
+    graph = Graph(fn, types, dali.math, 40, 48, "gpu")
+
+    @dali.pipeline_def(batch_size=4, num_threads=1, device_id=None, enable_conditionals=True)
+    def pipeline() -> object:
+        encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, batch=True)
+        images = fn.decoders.image(encoded, device="mixed", output_type=types.RGB)
+        if resize:
+            images = resized(images, encoded, graph)
+        return augmented(images, draws, inputs, graph)
+
+    assert pipeline().serialize()
