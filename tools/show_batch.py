@@ -32,15 +32,15 @@ examples:
   one operator, on every image
     python tools/show_batch.py --shards shards/lfw --augment motion_blur
 
-The first column is the image as it is stored; the others are the same image under other random keys. Captions
-name the operators that were drawn."""
+The first column is the image as it is stored; the others are the same image under other random keys, with
+data.scales each of a step's size. Captions name the operators that were drawn."""
 SPACE, LINE = 4, 11  # px
 
 
 class Sheet(NamedTuple):
-    """Images of one row are of one record; captions[r][c] are lines of text."""
+    """Columns of images of the same records; captions[row][column] are lines of text."""
 
-    images: np.ndarray  # uint8 [R, C, H, W, 3]
+    images: list[np.ndarray]  # uint8 [R, H, W, 3] each, of one size or, with data.scales, of several
     captions: list[list[list[str]]]
 
 
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"show_batch: {error}", file=sys.stderr)
         return 2
-    print(f"{options.out.resolve()}: {len(sheet.images)} images, as stored and under {options.columns} keys")
+    print(f"{options.out.resolve()}: {len(sheet.captions)} images, as stored and under {options.columns} keys")
     return 0
 
 
@@ -111,13 +111,14 @@ def make_sheet(data: DataConfig, seed: int, rows: int, columns: int) -> Sheet:
     records = Shuffled(len(index), min(rows, len(index)), seed)[0].records
     keys = slot_keys(seed, 0, len(records) * columns)
     blobs = ShardReader(index, check_crc=data.check_crc).views(records)
-    augment = Augment(data.flip, operators(data.augment))
+    augment = Augment(data.flip, operators(data.augment), data.scales, seed)
     device = "cuda" if data.decoder == "dali-gpu" else "cpu"
-    decoder = build_decoder(data.decoder, size=data.size, threads=1, device=device, mean=0, std=1)
-    out = torch.empty((len(records), 3, data.size[1], data.size[0]), device=device)
+    decoder = build_decoder(data.decoder, size=data.size, resize=data.resize, threads=1, device=device, mean=0, std=1)
     images, captions = [], [[[index.name(int(record)).split("/")[-1]]] for record in records]
     draws = Draws(np.zeros(len(records), bool))
     for column in range(columns + 1):
+        width, height = (augment.size(column - 1) if column else None) or data.size
+        out = torch.empty((len(records), 3, height, width), device=device)
         if column:
             draws = augment.draw(Slots(0, 0, records, keys[column - 1 :: columns]))
             for row, lines in enumerate(captions):
@@ -129,7 +130,7 @@ def make_sheet(data: DataConfig, seed: int, rows: int, columns: int) -> Sheet:
             raise ValueError(f"{index.path}, record {records[error.row]}, {name!r}: {error.reason}") from None
         images.append(out.cpu().numpy().transpose(0, 2, 3, 1).astype(np.uint8))
     decoder.close()
-    return Sheet(np.stack(images, 1), captions)
+    return Sheet(images, captions)
 
 
 def drawn_names(draws: Draws, row: int) -> list[str]:
@@ -140,8 +141,8 @@ def drawn_names(draws: Draws, row: int) -> list[str]:
 
 def picture_of(sheet: Sheet, zoom: int) -> Image.Image:
     """Lay images out in a table, each with its caption below."""
-    rows, columns, height, width, _ = sheet.images.shape
-    height, width = height * zoom, width * zoom
+    rows, columns = len(sheet.captions), len(sheet.images)
+    height, width = (max(images.shape[axis] for images in sheet.images) * zoom for axis in (1, 2))
     lines = [max(len(caption) for caption in row) for row in sheet.captions]
     tops = np.cumsum([SPACE, *(height + LINE * count + SPACE for count in lines)]).tolist()
     picture = Image.new("RGB", (SPACE + columns * (width + SPACE), tops[-1]), "white")
@@ -149,8 +150,9 @@ def picture_of(sheet: Sheet, zoom: int) -> Image.Image:
     for row in range(rows):
         for column in range(columns):
             place = SPACE + column * (width + SPACE), tops[row]
-            image = Image.fromarray(sheet.images[row, column])
-            picture.paste(image.resize((width, height), Image.Resampling.NEAREST), place)
+            image = Image.fromarray(sheet.images[column][row])
+            size = image.width * zoom, image.height * zoom
+            picture.paste(image.resize(size, Image.Resampling.NEAREST), place)
             text = "\n".join(short(line, width) for line in sheet.captions[row][column])
             pen.multiline_text((place[0], place[1] + height), text, "black", ImageFont.load_default(9), spacing=1)
     return picture

@@ -41,7 +41,7 @@ def test_the_sheet_holds_images_as_stored_and_under_their_keys(tool: ModuleType,
     options = tool.parse(["--shards", str(shards), "--augment", "detection", "--rows", "5", "--columns", "3"])
     data, seed = tool.settings(options)
     sheet = tool.make_sheet(data, seed, 5, 3)
-    assert sheet.images.shape == (5, 4, tiny.HEIGHT, tiny.WIDTH, 3)
+    assert [images.shape for images in sheet.images] == [(5, tiny.HEIGHT, tiny.WIDTH, 3)] * 4
 
     class Plan:
         unit, batch_size, steps_per_epoch = 1, 5, 1
@@ -53,13 +53,13 @@ def test_the_sheet_holds_images_as_stored_and_under_their_keys(tool: ModuleType,
     plain = {"decoder": "torch", "size": (tiny.WIDTH, tiny.HEIGHT), "micro_batch": 5, "mean": 0.0, "std": 1.0}
     with Loader(index, Plan(), augment=Augment(0), **plain) as loader:
         stored = next(iter(loader.batches(0, 1))).images.permute(0, 2, 3, 1).numpy()
-    assert np.array_equal(sheet.images[:, 0], stored)
+    assert np.array_equal(sheet.images[0], stored)
     with Loader(index, Plan(), augment=Augment(0.5, operators("detection")), **plain) as loader:
         for column, batch in enumerate(loader.batches(0, 3), 1):
-            assert np.array_equal(sheet.images[:, column], batch.images.permute(0, 2, 3, 1).numpy())
+            assert np.array_equal(sheet.images[column], batch.images.permute(0, 2, 3, 1).numpy())
     for row in range(5):
         for column in range(1, 4):
-            same = np.array_equal(sheet.images[row, column], sheet.images[row, 0])
+            same = np.array_equal(sheet.images[column][row], sheet.images[0][row])
             assert same or sheet.captions[row][column]
     assert tool.main(["--shards", str(shards), "--augment", "detection", "--zoom", "2", "--out", str(out)]) == 0
     with Image.open(out) as picture:
@@ -78,6 +78,19 @@ def test_a_configuration_decides_and_the_command_line_overrides(
     out = tmp_path / "b.png"
     assert tool.main(["--config", str(config), "--out", str(out), "--rows", "3", "--columns", "1"]) == 0
     assert capsys.readouterr().out.startswith(f"{out}: 3 images")
+
+
+def test_scales_and_other_sizes_show(tool: ModuleType, shards: Path, tmp_path: Path) -> None:
+    config, out = tmp_path / "a.yaml", tmp_path / "c.png"
+    sizes = "size: [20, 20], resize: true, scales: [[20, 20], [30, 26]]"
+    config.write_text(f"data: {{shards: '{shards}', augment: detection, {sizes}}}")
+    data, seed = tool.settings(tool.parse(["--config", str(config)]))
+    sheet = tool.make_sheet(data, seed, 2, 8)
+    assert sheet.images[0].shape == (2, 20, 20, 3)
+    assert {images.shape for images in sheet.images[1:]} == {(2, 20, 20, 3), (2, 26, 30, 3)}
+    assert tool.main(["--config", str(config), "--out", str(out), "--columns", "8"]) == 0
+    with Image.open(out) as picture:
+        assert picture.size[0] == 4 + 9 * (30 + 4)
 
 
 def test_what_is_wrong_is_said(tool: ModuleType, shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
