@@ -88,12 +88,10 @@ def resize(image: np.ndarray, height: int, width: int, manner: Manner = PILLOW, 
     """Resize uint8 [h, w, 3], or a part, to [height, width, 3], first across, then down. The specification."""
     _, bits, kept = manner
     left, top, right, bottom = part or whole(image)
-    middle = _resample(
-        image.astype(np.int64), 1, bilinear_weights(image.shape[1], width, manner, (left, right)), bits - kept
-    )
-    return _resample(middle, 0, bilinear_weights(image.shape[0], height, manner, (top, bottom)), bits + kept).astype(
-        np.uint8
-    )
+    across = bilinear_weights(image.shape[1], width, manner, (left, right))
+    down = bilinear_weights(image.shape[0], height, manner, (top, bottom))
+    middle = _resample(image.astype(np.int64), 1, across, bits - kept)
+    return _resample(middle, 0, down, bits + kept).astype(np.uint8)
 
 
 def _resample(old: np.ndarray, axis: int, weights: Weights, shift: int) -> np.ndarray:
