@@ -1,5 +1,6 @@
 """Command -> Run: the folder, the processes, the network, the optimizer and the loader of a run, restored."""
 
+import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -164,7 +165,11 @@ def build_loader(config: RunConfig, index: Index, plan: Plan, micro: int, device
         ahead=data.ahead,
         mean=data.mean,
         std=data.std,
+        output=data.output,
         check_crc=data.check_crc,
+        max_damaged=data.max_damaged,
+        cache=data.cache,
+        processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
     )
 
 
@@ -184,7 +189,7 @@ def schedule_of(config: RunConfig, total_steps: int, steps_per_epoch: int) -> Sc
 def open_shards(config: RunConfig) -> Index:
     if config.data.shards is None:
         raise ValueError("data.shards is not set: name a folder made by tools/make_shards.py")
-    return Index.open(config.data.shards)
+    return Index.open(config.data.shards, lost=config.data.max_damaged)
 
 
 def micro_batch_of(config: RunConfig, saved: checkpoint.Checkpoint | None) -> int:

@@ -18,7 +18,8 @@ from fastface.command import load_config
 from fastface.config import DataConfig
 from fastface.data.augment import Augment, Draws
 from fastface.data.augment.presets import OPERATORS, known, operators
-from fastface.data.decode import BadImage, build_decoder
+from fastface.data.damage import BadImage
+from fastface.data.decode import build_decoder
 from fastface.data.index import Index
 from fastface.data.plan import Shuffled, Slots, slot_keys
 from fastface.data.shards import ShardReader

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastface.conversion.pack import Job, Note, read_note
-from fastface.data.index import OTHER_COLUMNS, RECORD_COLUMNS
+from fastface.data.index import CLASS_COLUMNS, OTHER_COLUMNS, RECORD_COLUMNS
 from fastface.data.index_write import derive_columns, write_index
 from fastface.data.shards import padded, relabel, shard_name
 from fastface.durable import write_durably
@@ -73,7 +73,7 @@ def join_set(job: Job, what: str, more: Mapping[str, Any]) -> dict[str, Any]:
 def check_columns(source: Source) -> None:
     """Raise a ValueError for columns of a source that the index cannot take."""
     for name, column in source.columns.items():
-        if name in RECORD_COLUMNS or name in OTHER_COLUMNS or not name.isidentifier():
+        if name in {*RECORD_COLUMNS, *OTHER_COLUMNS, *CLASS_COLUMNS} or not name.isidentifier():
             raise ValueError(f"a source cannot add a column {name!r}: the name is taken, or no identifier")
         if column.dtype.kind not in "biuf" or len(column) != len(source):
             raise ValueError(f"column {name!r} is {column.dtype} {column.shape}: one number per image is needed")

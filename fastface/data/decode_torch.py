@@ -7,17 +7,16 @@ from collections import deque
 
 import numpy as np
 import simplejpeg
-import torch
 from PIL import Image
 from torch import Tensor
 
 from fastface.data.augment import Draws, HostWork
 from fastface.data.augment.resample import centred, resize_into
 from fastface.data.batch import Finisher
-from fastface.data.decode import BadImage
+from fastface.data.damage import BadImage
 
-# Images decoded before they are normalised. Fewer stay nearer in the cache but pass the GIL more often: 0.68 of the
-# decode-only rate with 4, 0.71 with 16, 0.78 with 32 (112 x 112, CRC on, two threads on 2 quiet cores, 2026-11-22).
+# Images decoded before they are turned into planes. Fewer stay nearer in the cache but pass the GIL more often: 0.68 of
+# the decode-only rate with 4, 0.71 with 16, 0.78 with 32 (112 x 112, CRC on, two threads on 2 cores, 2026-11-22).
 CHUNK = 32
 
 
@@ -29,31 +28,32 @@ class TorchDecoder:
         self.decode = decode_resized if resize else decode_into
         self.callers = threads
         self.finish = finish
-        self._free: deque[Tensor] = deque()  # buffers no call is using; append and pop are atomic
+        self._free: deque[np.ndarray] = deque()  # words no call is using; append and pop are atomic
 
     def __call__(self, blobs: list[np.ndarray], draws: Draws, out: Tensor) -> None:
-        """Fill `out`, float32 [B, 3, H, W]. Raises BadImage."""
-        on_device = self.finish.device.type == "cuda"
-        chunk = len(blobs) if on_device else CHUNK  # one copy per micro-batch to a device
+        """Fill `out`, [B, 3, H, W]. Raises BadImage."""
         try:
-            buffer = self._free.pop()
+            words = self._free.pop()
         except IndexError:
-            width, height = self.size
-            buffer = torch.empty((chunk, height, width, 3), dtype=torch.uint8, pin_memory=on_device)
-        images, planes = buffer.numpy(), None if on_device else out.numpy()
-        work = HostWork(draws, *images.shape[1:3]) if draws.operators else None
-        for first in range(0, len(blobs), chunk):
-            part = blobs[first : first + chunk]
-            for row, (blob, image) in enumerate(zip(part, images, strict=False), first):
-                self.decode(blob, image, row)
-            rows = slice(first, first + len(part))
-            if work is not None:
-                work.apply(images[: len(part)], first)
-            if planes is None:
-                self.finish(buffer[: len(part)], draws.flip[rows], out[rows])
-            else:  # slices of arrays cost a tenth of slices of tensors
-                self.finish.on_host(images[: len(part)], draws.flip[rows], planes[rows])
-        self._free.append(buffer)
+            words = np.empty((CHUNK, self.size[1], self.size[0]), np.uint32)
+        images = words.view(np.uint8).reshape(*words.shape, 4)
+        work = HostWork(draws, self.size[1], self.size[0]) if draws.operators else None
+        straight = work is None and out.shape[2:] == words.shape[1:]
+        pixels = None if straight else np.empty((*words.shape, 3), np.uint8)
+        with self.finish.target(out) as planes:
+            for first in range(0, len(blobs), CHUNK):
+                part = blobs[first : first + CHUNK]
+                for row, (blob, image) in enumerate(zip(part, images, strict=False), first):
+                    self.decode(blob, image, row)
+                rows = slice(first, first + len(part))
+                if pixels is None:
+                    self.finish.words(words[: len(part)], draws.flip[rows], planes[rows])
+                    continue
+                self.finish.kernels.pixels_of_words(words[: len(part)], pixels[: len(part)])
+                if work is not None:
+                    work.apply(pixels[: len(part)], first)
+                self.finish.pixels(pixels[: len(part)], draws.flip[rows], planes[rows])
+        self._free.append(words)
 
     def close(self) -> None:
         """Let go of the buffers."""
@@ -61,9 +61,12 @@ class TorchDecoder:
 
 
 def decode_into(blob: np.ndarray, image: np.ndarray, row: int = 0) -> None:
-    """Decode a JPEG or PNG, uint8 [bytes], into `image`, uint8 [H, W, 3] RGB. Raises BadImage."""
+    """Decode a JPEG or PNG, uint8 [bytes], into `image`, uint8 [H, W, 4]: RGB and a byte without meaning.
+
+    Raises BadImage.
+    """
     try:
-        decoded = simplejpeg.decode_jpeg(blob, buffer=image)
+        decoded = simplejpeg.decode_jpeg(blob, "RGBX", buffer=image)
     except ValueError as error:
         decoded = _decode_other(blob, image, row, str(error))
     if decoded.shape != image.shape:
@@ -71,7 +74,7 @@ def decode_into(blob: np.ndarray, image: np.ndarray, row: int = 0) -> None:
 
 
 def decode_resized(blob: np.ndarray, image: np.ndarray, row: int = 0) -> None:
-    """Decode an image of any size, cut its centre to the aspect of `image` and resize. Raises BadImage."""
+    """Decode an image of any size, cut its centre to the aspect of `image` and resize, as `decode_into`."""
     try:
         decoded = simplejpeg.decode_jpeg(blob)
     except ValueError as error:
@@ -80,7 +83,9 @@ def decode_resized(blob: np.ndarray, image: np.ndarray, row: int = 0) -> None:
                 decoded = np.array(file.convert("RGB"))
         except (OSError, SyntaxError, ValueError) as other:  # Pillow's names for damage
             raise BadImage(row, f"it does not decode as JPEG ({error}) or PNG ({other})") from None
-    resize_into(decoded, image, part=centred(decoded, *image.shape[:2]))
+    resized = np.empty((*image.shape[:2], 3), np.uint8)
+    resize_into(decoded, resized, part=centred(decoded, *image.shape[:2]))
+    image[..., :3] = resized
 
 
 def _decode_other(blob: np.ndarray, image: np.ndarray, row: int, reason: str) -> np.ndarray:
@@ -92,7 +97,7 @@ def _decode_other(blob: np.ndarray, image: np.ndarray, row: int, reason: str) ->
             if (height, width) != image.shape[:2]:
                 raise BadImage(row, _wrong_size(width, height, image))
             if file.format == "PNG":
-                image[...] = np.asarray(file.convert("RGB"))
+                image[..., :3] = np.asarray(file.convert("RGB"))
                 return image
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's names for damage
         if isinstance(error, BadImage):

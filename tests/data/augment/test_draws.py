@@ -205,3 +205,33 @@ def test_batches_are_the_same_for_any_processes_threads_and_micro_batches(tmp_pa
     assert len(np.unique(expected.reshape(24, -1), axis=0)) == 24
     for world, threads, micro in [(1, 2, 8), (1, 3, 2), (2, 1, 4), (2, 2, 1), (4, 2, 2)]:
         assert np.array_equal(run(world, threads, micro), expected)
+
+
+@pytest.mark.parametrize("place", ["memory", "file"])
+def test_a_cache_changes_no_pixel(place: str, tmp_path: Path) -> None:
+    index = tiny.make_shards(tmp_path)
+    augment = Augment(0.5, operators("liveness_aggressive"), ((24, 16), (30, 20)))
+    size = (tiny.WIDTH, tiny.HEIGHT)
+
+    def run(cache: str) -> list[np.ndarray]:
+        plan = Shuffled(index.num_samples, 8, seed=9)
+        options = {"size": size, "micro_batch": 8, "cache": cache}
+        with Loader(index, plan, augment=augment, decoder="torch", **options) as loader:
+            return [batch.images.numpy().copy() for batch in loader.batches(0, 12)]  # two epochs and more
+
+    cache = "memory" if place == "memory" else str(tmp_path / "cache")
+    assert all(map(np.array_equal, run(cache), run("none")))
+
+
+def test_a_cache_on_the_device_refuses_what_it_cannot_do(tmp_path: Path) -> None:
+    index = tiny.make_shards(tmp_path)
+    with pytest.raises(ValueError, match=r"data\.cache device only mirrors.*data\.augment to none"):
+        Loader(
+            index,
+            Shuffled(40, 8, 0),
+            augment=Augment(0.5, operators("recognition")),
+            decoder="torch",
+            size=(tiny.WIDTH, tiny.HEIGHT),
+            micro_batch=8,
+            cache="device",
+        )

@@ -14,7 +14,8 @@ from fastface.data.augment.presets import operators
 from fastface.data.augment.resample import DALI, PILLOW, centred, resize, resize_into
 from fastface.data.batch import resize_planes
 from fastface.data.compiled import Kernel
-from fastface.data.decode import BadImage, build_decoder
+from fastface.data.damage import BadImage
+from fastface.data.decode import build_decoder
 from fastface.data.loader import Loader
 from fastface.data.plan import Shuffled
 from fastface.tasks import build_task
