@@ -235,3 +235,15 @@ def test_a_cache_on_the_device_refuses_what_it_cannot_do(tmp_path: Path) -> None
             micro_batch=8,
             cache="device",
         )
+
+
+def test_bytes_are_augmented_like_floats(tmp_path: Path) -> None:
+    index = tiny.make_shards(tmp_path)
+    augment = Augment(0.5, operators("liveness"), ((24, 16), (20, 20)))
+    batches = []
+    for output in ("uint8", "float32"):
+        options = {"decoder": "torch", "size": (24, 16), "micro_batch": 8, "mean": 0.0, "std": 1.0, "output": output}
+        with Loader(index, Shuffled(40, 8, 2), augment=augment, **options) as loader:
+            batches.append([batch.images.numpy().copy() for batch in loader.batches(0, 4)])
+    assert batches[0][0].dtype == np.uint8
+    assert all(map(np.array_equal, *batches))
