@@ -22,7 +22,7 @@ def decode_only(work: Path, threads: int, batch: int) -> Batches:
     import simplejpeg
 
     from fastface.data.index import Index
-    from fastface.data.plan import Shuffled
+    from fastface.data.plans import Shuffled
     from fastface.data.shards import ShardReader
 
     index = Index.open(work / "shards")
@@ -54,7 +54,7 @@ def fastface(decoder: str) -> Build:
         from fastface.data.augment import Augment
         from fastface.data.index import Index
         from fastface.data.loader import Loader
-        from fastface.data.plan import Shuffled
+        from fastface.data.plans import Shuffled
 
         for package in ["numba", "nvidia.dali"][: 2 if decoder == "dali-cpu" else 1]:
             with contextlib.suppress(ImportError):

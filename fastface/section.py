@@ -1,4 +1,4 @@
-"""A pydantic model -> a strict part of the YAML: what the configuration and the operators it lists are made of."""
+"""A part of the YAML -> checked, frozen values: what every section of the configuration is."""
 
 from pydantic import BaseModel, ConfigDict
 

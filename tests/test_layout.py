@@ -16,7 +16,7 @@ ENTRIES = ("train", "evaluate", "export", "verify")
 
 # Floors of the house, ground first. A module imports from its own floor or a lower one.
 FLOORS = [
-    {"dist", "durable", "spelling", "log", "section"},
+    {"section", "plan_settings", "dist", "durable", "spelling", "log"},
     {"data"},
     {"conversion"},
     {"config"},  # lists what data can do: operators bring their own settings

@@ -21,7 +21,8 @@ from fastface.data.augment.presets import OPERATORS, known, operators
 from fastface.data.damage import BadImage
 from fastface.data.decode import build_decoder
 from fastface.data.index import Index
-from fastface.data.plan import Shuffled, Slots, slot_keys
+from fastface.data.plan import Slots, slot_keys
+from fastface.data.plans import Shuffled
 from fastface.data.shards import ShardReader
 
 EPILOG = """\
@@ -91,12 +92,14 @@ def settings(options: argparse.Namespace) -> tuple[DataConfig, int]:
     """Return section `data` with what the command line changed (decoder included), and the seed."""
     config = load_config(*(options.config or ()))
     changed: dict[str, Any] = {"decoder": options.decoder}
-    if options.shards:
-        changed["shards"] = options.shards
     if options.augment in OPERATORS:
         changed["augment"] = (OPERATORS[options.augment](p=1.0),)  # type: ignore[call-arg]
     elif options.augment:
         changed["augment"] = known(options.augment)
+    if options.shards:
+        changed["shards"] = options.shards
+    elif config.data.sources:
+        changed["shards"] = config.data.sources[0].shards  # one of them shows what is done to all
     data = config.data.model_copy(update=changed)
     if data.shards is None:
         raise ValueError("data.shards is not set: give --shards DIR, made by tools/make_shards.py")

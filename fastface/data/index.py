@@ -9,11 +9,15 @@ import mmap
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
 from fastface.data.names import Names
+
+if TYPE_CHECKING:
+    from fastface.data.remote import RemoteSet
+    from fastface.data.shard_cache import CacheOptions
 
 FORMAT = 1  # raised when a reader of the older format would misread the newer one
 CHECK = "python tools/check_shards.py"
@@ -73,32 +77,35 @@ class Index:
     _names: np.ndarray
     _names_start: np.ndarray
     _by_name: np.ndarray
+    remote: RemoteSet | None = None  # brings the shards, where they are on a server
 
     @classmethod
-    def open(cls, path: str | Path, *, lost: float = 0.0) -> Index:
-        """Open the shard set in folder `path`.
+    def open(cls, path: str | Path, cache: CacheOptions | None = None, *, lost: float = 0.0) -> Index:
+        """Open the shard set in folder `path`, or at a URL: then `cache` says where its shards are kept.
 
         Checks versions, sizes, shapes and, in one pass, the range of the labels; `tools/check_shards.py`
         checks everything. Raises ValueError where something does not fit, but for missing and cut shards that hold
         no more than the share `lost` of the images: a tolerant reader can do without them.
         """
-        path = Path(path)
-        meta = read_meta(path)
-        arrays = {name: _open_column(path, name, meta["columns"]) for name in meta["columns"]}
+        remote = _remote(str(path), cache) if "://" in str(path) else None
+        folder = Path(path) if remote is None else remote.folder
+        meta = read_meta(folder)
+        arrays = {name: _open_column(folder, name, meta["columns"]) for name in meta["columns"]}
         missing = [name for name in [*RECORD_COLUMNS, *OTHER_COLUMNS] if name not in arrays]
         if missing:
-            raise _damaged(path, f"meta.json lists no column {missing[0]!r}")
-        classes = class_names(path, meta, arrays)
-        _check_shapes(path, meta, arrays, len(classes))
-        _check_labels(path, arrays["label"], meta["num_classes"])
-        _check_shard_sizes(path, meta, lost)
+            raise _damaged(folder, f"meta.json lists no column {missing[0]!r}")
+        classes = class_names(folder, meta, arrays)
+        _check_shapes(folder, meta, arrays, len(classes))
+        _check_labels(folder, arrays["label"], meta["num_classes"])
+        if remote is None:  # else each is checked when it comes
+            _check_shard_sizes(folder, meta, lost)
         size = meta["image_size"]
         names = {name: arrays.pop(name) for name in ("names", "names_start", "by_name")}
         for name in CLASS_COLUMNS:
             arrays.pop(name, None)
         direct = ("shard", "offset", "length", "label", "crc32", "by_label", "label_start")
         return cls(
-            path=path,
+            path=folder,
             meta=meta,
             dataset_id=meta["dataset_id"],
             num_samples=meta["num_samples"],
@@ -109,6 +116,7 @@ class Index:
             _names=names["names"],
             _names_start=names["names_start"],
             _by_name=names["by_name"],
+            remote=remote,
             **{name: arrays[name] for name in direct},
         )
 
@@ -122,8 +130,15 @@ class Index:
     def num_shards(self) -> int:
         return len(self.meta["shards"])
 
+    @property
+    def shard_start(self) -> np.ndarray:
+        """Where each shard's records start, int64 [num_shards + 1]: they follow one another as the shards do."""
+        return np.concatenate([[0], np.cumsum([shard["samples"] for shard in self.meta["shards"]])])
+
     def shard_path(self, shard: int) -> Path:
-        """Return the tar of a shard."""
+        """Return the tar of a shard; one on a server is downloaded first."""
+        if self.remote is not None:
+            return self.remote.shard(shard)
         return self.path / self.meta["shards"][shard]["name"]
 
     def shard_bytes(self, shard: int) -> int:
@@ -175,13 +190,24 @@ def read_meta(path: Path) -> dict[str, Any]:
     """Read meta.json of the shard set in `path`; raise a ValueError where there is none or it is not ours."""
     file = path / "meta.json"
     try:
-        meta = json.loads(file.read_text("utf-8"))
+        text = file.read_text("utf-8")
     except FileNotFoundError:
         raise ValueError(_not_a_set(path)) from None
     except ValueError as error:
         raise _damaged(path, f"meta.json cannot be read ({error})") from None
+    return parse_meta(text, path)
+
+
+def parse_meta(text: str, path: Path | str) -> dict[str, Any]:
+    """Read the text of the meta.json of the set at `path`, a folder or a URL; ValueError where it is not ours."""
+    try:
+        meta = json.loads(text)
+    except ValueError as error:
+        raise _damaged(path, f"meta.json cannot be read ({error})") from None
     if not isinstance(meta, dict) or not isinstance(meta.get("format"), int):
-        raise ValueError(f"{file} is not a fastface shard set's: it has no format number; make it with make_shards.py")
+        raise ValueError(
+            f"{path}/meta.json is not a fastface shard set's: it has no format number; make it with make_shards.py"
+        )
     if meta["format"] != FORMAT:
         raise ValueError(
             f"{path} has format {meta['format']}, this fastface reads format {FORMAT}: make the shards again "
@@ -212,7 +238,13 @@ def _not_a_set(path: Path) -> str:
     return f"{path} {what}; make one with python tools/make_shards.py KIND INPUT --out {path}"
 
 
-def _damaged(path: Path, what: str) -> ValueError:
+def _remote(url: str, cache: CacheOptions | None) -> RemoteSet:
+    from fastface.data.remote import RemoteSet  # which needs this module
+
+    return RemoteSet(url, cache)
+
+
+def _damaged(path: Path | str, what: str) -> ValueError:
     return ValueError(f"{path}: {what}; run `{CHECK} {path}` to see all that is wrong, and make the shards again")
 
 

@@ -121,6 +121,7 @@ class Loader:
         if start < 0 or (stop is not None and stop < start):
             raise ValueError(f"steps {start} to {stop}: steps count from 0 and do not run backwards")
         self._end_run()
+        self.reader.resume()
         jobs = _Jobs(self, start, stop)
         count = None if stop is None else (stop - start) * self.accumulation
         run = Prefetch(lambda n, buffer: self._make(*jobs[n], buffer), self._buffers, self.decoder.callers, count)
@@ -147,10 +148,12 @@ class Loader:
                 timings.images += len(batch.records)
                 yield batch
         finally:
-            run.close()
+            if run is self._run:
+                self._end_run()
 
     def _end_run(self) -> None:
         if self._run is not None:
+            self.reader.pause()  # else a thread that waits for a server would be waited for
             self._run.close()
             self._run = None
 
@@ -170,6 +173,7 @@ class Loader:
 
     def _make(self, slots: Slots, draws: Draws, micro: int, buffer: Buffer) -> Batch:
         """Read and decode one micro-batch into `buffer`. ValueError names the image that is one too many bad ones."""
+        self.reader.follow(self.plan, slots.step, len(self._buffers))
         records = self.damage.stand_ins(slots.records)
         out = buffer.images(len(records), self.micro_batch, self.augment.size(slots.step) or self.size, self.device)
         done = not len(records)

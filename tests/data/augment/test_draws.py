@@ -12,7 +12,8 @@ from fastface.data.augment.philox import STREAMS, philox4x32, philox_rounds, uni
 from fastface.data.augment.presets import PRESETS, operators
 from fastface.data.compiled import Kernel
 from fastface.data.loader import Loader
-from fastface.data.plan import Shuffled, Slots, slot_keys
+from fastface.data.plan import Slots, slot_keys
+from fastface.data.plans import Shuffled
 from tests.data import tiny
 from tests.data.augment.photographs import every_operator
 

@@ -17,7 +17,7 @@ from fastface.data.compiled import Kernel
 from fastface.data.damage import BadImage
 from fastface.data.decode import build_decoder
 from fastface.data.loader import Loader
-from fastface.data.plan import Shuffled
+from fastface.data.plans import Shuffled
 from fastface.tasks import build_task
 from tests.data import tiny
 from tests.data.augment.photographs import scene
