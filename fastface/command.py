@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from types import UnionType
 from typing import Any, NamedTuple, get_args
 
 import yaml
@@ -13,6 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from fastface.config import RunConfig
 from fastface.spelling import nearest
+
+# How pydantic names the branches of data.augment, a preset or a list, within the path to what is wrong.
+BRANCHES = (("data", "augment", "preset"), ("data", "augment", "list"))
 
 
 class Command(NamedTuple):
@@ -124,7 +126,7 @@ def _validate(content: dict[str, Any], where: str) -> RunConfig:
 
 
 def _explain(item: Any) -> str:
-    loc = item["loc"]
+    loc = tuple(part for n, part in enumerate(item["loc"]) if item["loc"][: n + 1] not in BRANCHES)
     path = ".".join(str(part) for n, part in enumerate(loc) if part not in _tagged(_type_at(loc[:n])))
     if item["type"] == "extra_forbidden":
         owner = _type_at(loc[:-1])
@@ -143,10 +145,15 @@ def _is_section(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
+def _sections_in(kind: Any) -> list[type[BaseModel]]:
+    """List the sections that a type is made of: those of a union, of a list, of a dictionary's values."""
+    return [kind] if _is_section(kind) else [found for part in get_args(kind) for found in _sections_in(part)]
+
+
 def _tagged(kind: Any) -> dict[str, type[BaseModel]]:
     """Return the sections of a union by the name that chooses them; nothing for any other type."""
-    sections = get_args(kind) if isinstance(kind, UnionType) else ()
-    return {s.model_fields["name"].default: s for s in sections if _is_section(s) and "name" in s.model_fields}
+    sections = [] if _is_section(kind) else _sections_in(kind)
+    return {s.model_fields["name"].default: s for s in sections if "name" in s.model_fields}
 
 
 def _type_at(parts: Sequence[int | str]) -> Any:
@@ -157,6 +164,9 @@ def _type_at(parts: Sequence[int | str]) -> Any:
             field = kind.model_fields.get(str(part))
             kind = field.annotation if field else None
         else:  # dict[str, EvalSet] and tuple[Source, ...]: any key leads to a section; a union's name to its own
-            values = [argument for argument in get_args(kind) if _is_section(argument)]
-            kind = _tagged(kind).get(str(part)) or (values[0] if values else None)
+            sections, tagged = _sections_in(kind), _tagged(kind)
+            if not tagged:
+                kind = sections[0] if sections else None
+            elif part in tagged:  # else the place in a list of a union
+                kind = tagged[str(part)]
     return kind

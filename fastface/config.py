@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
+import tyro
 import yaml
 from pydantic import AfterValidator, Field, model_validator
 
+from fastface.data.augment.presets import AnyAugment
 from fastface.plan_settings import PlanSettings, ShuffledPlan
 from fastface.section import Section
 
@@ -70,11 +72,19 @@ class DataConfig(Section):
     remote_cache_folder: Path | None = None
     """Where; null: fastface/shards in $XDG_CACHE_HOME or ~/.cache. All processes of a machine share it."""
     size: tuple[int, int] = (112, 112)
-    """Width and height of the images in px; shards of another size are refused."""
+    """Width and height of the images in px; shards of another size are refused, unless `resize` is set."""
+    resize: bool = False
+    """Cut and resize images of other sizes when they are read, as make_shards --size does once and for all."""
     decoder: Literal["auto", "torch", "dali-cpu", "dali-gpu"] = "auto"
     """auto: dali-gpu where there is a GPU and DALI, else torch (CPU threads)."""
     flip: float = Field(default=0.5, ge=0, le=1)
-    """Probability of a horizontal flip."""
+    """Probability of a horizontal flip, after all of `augment`."""
+    augment: Annotated[AnyAugment, tyro.conf.arg(metavar="PRESET", constructor=str)] = "none"
+    """A preset (none, recognition, liveness, liveness_aggressive, detection), or a list of operators in the order in
+    which they are applied: name, p, ranges; fastface/data/augment/ has them all."""
+    scales: tuple[tuple[int, int], ...] = ()
+    """Sizes in px of which every step draws one, for all its images after augmentation (multi-scale batches);
+    empty: data.size. For networks that take any size; `low_resolution` mixes resolutions for the others."""
     mean: float = 127.5
     std: float = Field(default=127.5, gt=0)
     """Networks see (pixel - mean) / std."""

@@ -16,6 +16,7 @@ from fastface.card import card_of
 from fastface.command import Command
 from fastface.config import RunConfig
 from fastface.data.augment import Augment
+from fastface.data.augment.presets import operators
 from fastface.data.index import Index
 from fastface.data.loader import Loader
 from fastface.data.mixed_index import MixedIndex
@@ -156,9 +157,10 @@ def build_loader(config: RunConfig, index: Index, plan: Plan, micro: int, device
     return Loader(
         index,
         plan,
-        augment=Augment(flip=data.flip),
+        augment=Augment(data.flip, operators(data.augment), data.scales, config.seed),
         decoder=decoder_of(config, device),
         size=data.size,
+        resize=data.resize,
         micro_batch=micro,
         rank=dist.rank(),
         world=dist.world(),

@@ -34,6 +34,21 @@ def write(path: Path, text: str) -> Path:
         ("eval: {best_metric: vall/acc, sets: {val: {bin: x}}}", "names no set of eval.sets (val)"),
         ("eval: {sets: {val: {}}}", "either images (with pairs) or bin"),
         ("eval: {patience: 3}", "patience needs best_metric"),
+        ("data: {augment: recogntion}", "data.augment: no preset 'recogntion', perhaps you meant 'recognition'"),
+        (
+            "data: {augment: [{name: eras}]}",
+            "data.augment.0.name: no 'eras', perhaps you meant 'erase'; choose crop_pad, ",
+        ),
+        ("data: {augment: [{name: grey}, {p: 1.0}]}", "data.augment.1.name: missing; choose crop_pad, random_"),
+        (
+            "data: {augment: [{name: noise, sigmaa: [1, 2]}]}",
+            "unknown key data.augment.0.sigmaa, perhaps you meant 'sigma'",
+        ),
+        (
+            "data: {augment: [{name: jpeg, quality: [90, 10]}]}",
+            "data.augment.0.quality: [90, 10] is no range: take two",
+        ),
+        ("data: {augment: [{name: grey, p: 1.5}]}", "data.augment.0.p: input should be less than or equal to 1"),
         ("data: {plan: {images: 4}}", "data.plan.name: missing; choose shuffled, per-identity, weighted"),
         ("data: {plan: {name: per-identty}}", "data.plan.name: no 'per-identty', perhaps you meant 'per-identity'"),
         ("data: {plan: {name: per-identity, imagess: 4}}", "unknown key data.plan.imagess, perhaps you meant 'images'"),
@@ -69,6 +84,16 @@ def test_files_merge_left_to_right_then_overrides(tmp_path: Path) -> None:
     assert (config.optim.lr, config.optim.weight_decay, config.train.epochs) == (0.5, 0.1, 2.0)
     assert config.eval.sets["b"].pairs == Path("pairs.txt")
     assert config.eval.sets["a"].bin == Path("a.bin")
+
+
+def test_augmentation_is_a_preset_or_a_list(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.yaml", "data: {augment: liveness}")
+    assert load_config(file).data.augment == "liveness"
+    assert load_config(file, overrides=["--data.augment", "recognition"]).data.augment == "recognition"
+    given = write(tmp_path / "b.yaml", "data: {augment: [{name: erase, area: [0.1, 0.2]}, {name: grey, p: 1}]}")
+    config = load_config(given, overrides=["--data.flip", "0.1"])
+    assert [(operator.name, operator.p) for operator in config.data.augment] == [("erase", 0.2), ("grey", 1.0)]
+    assert load_config(write(tmp_path / "c.yaml", config.dump())) == config
 
 
 def test_plans_and_sources_are_overridden_option_by_option(tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ ENTRIES = ("train", "evaluate", "export", "verify")
 
 # Floors of the house, ground first. A module imports from its own floor or a lower one.
 FLOORS = [
-    {"section", "plan_settings", "config", "dist", "durable", "spelling", "log"},
+    {"section", "plan_settings", "dist", "durable", "spelling", "log"},
     {"data"},
     {"conversion"},
+    {"config"},  # lists what data can do: operators bring their own settings
     {"models", "heads", "losses", "metrics", "mining", "optim", "card"},
     {"tasks"},
     {"command", "hardware", "checkpoint", "predictor", "foreign", "evaluation", "evaluators", "assessment"}
