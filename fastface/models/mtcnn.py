@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fastface.data.align import move_boxes, move_landmarks, shrunk
 from fastface.detection import Faces
+from fastface.detection.area import AreaTable
 from fastface.detection.boxes import squared, suppress
 from fastface.models.weights import read_foreign
 
@@ -172,7 +173,7 @@ class Mtcnn:
             while min(height, width) * scale >= CELL:
                 level = (int(height * scale + 1), int(width * scale + 1))
                 pixels = np.concatenate([tables[i].means(np.array([[0, 0, width, height]]), level) for i in numbers])
-                heads = self.pnet(torch.from_numpy(pixels))
+                heads = self.pnet(_channels_last(pixels))
                 faces, offsets = heads.face.softmax(1)[:, 1].numpy(), heads.box.permute(0, 2, 3, 1).numpy()
                 for i, face, offset in zip(numbers, faces, offsets, strict=True):
                     found[i].append(_cells(face, offset, np.float32(scale), self.thresholds[0]))
@@ -212,8 +213,8 @@ class Mtcnn:
         inside = [_inside(each, table) for each, table in zip(boxes, tables, strict=True)]
         kept = [each[good] for each, (_, good) in zip(boxes, inside, strict=True)]
         crops = [table.means(cells[good], (side, side)) for table, (cells, good) in zip(tables, inside, strict=True)]
-        pixels = torch.from_numpy(np.concatenate([np.empty((0, 3, side, side), np.float32), *crops]))
-        parts = [net(chunk) for chunk in pixels.split(CHUNK)]
+        pixels = np.concatenate([np.empty((0, side, side, 3), np.float32), *crops])
+        parts = [net(chunk) for chunk in _channels_last(pixels).split(CHUNK)]
         face = torch.cat([part.face for part in parts]).softmax(1)[:, 1].numpy()
         offsets = torch.cat([part.box for part in parts]).numpy()
         points = np.zeros((len(face), 10), np.float32)
@@ -237,40 +238,9 @@ class Seen(NamedTuple):
     landmarks: np.ndarray  # float32 [n, 5, 2], in sides of the box; zeros from R-Net
 
 
-class AreaTable:
-    """Sums over all rectangles from a corner of an image: then the mean over any cell takes four look-ups.
-
-    All that MTCNN sees, pyramid and crops, is an image averaged over cells (as adaptive average pooling does).
-    The sums are uint32 and may run over; their differences are right while a cell has less than 2^24 px.
-    """
-
-    def __init__(self, image: np.ndarray) -> None:
-        self.height, self.width = image.shape[:2]
-        self.sums = np.zeros((self.height + 1, self.width + 1, 3), np.uint32)
-        np.cumsum(np.cumsum(image, axis=0, dtype=np.uint32), axis=1, dtype=np.uint32, out=self.sums[1:, 1:])
-
-    def means(self, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Average boxes (int [n, 4], edges within the image) over size (height, width) cells each.
-
-        Returns float32 [n, 3, height, width], normalised as the networks want it: (mean - 127.5) / 128.
-        """
-        top, bottom = _cell_edges(boxes[:, 1], boxes[:, 3], size[0])
-        left, right = _cell_edges(boxes[:, 0], boxes[:, 2], size[1])
-        flat, across = self.sums.reshape(-1, 3), self.width + 1
-
-        def corner(row: np.ndarray, column: np.ndarray) -> np.ndarray:
-            return flat[row[:, :, None] * across + column[:, None, :]]  # [n, height, width, 3]
-
-        sums = corner(bottom, right) - corner(top, right) - corner(bottom, left) + corner(top, left)
-        count = (bottom - top)[:, :, None] * (right - left)[:, None, :]
-        means = (sums / count[..., None]).astype(np.float32)
-        return np.ascontiguousarray((means - np.float32(127.5)).transpose(0, 3, 1, 2)) * np.float32(1 / 128)
-
-
-def _cell_edges(start: np.ndarray, end: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut start..end (int [n]) into cells that touch or overlap: first and last edge of each, int [n, cells]."""
-    k, length = np.arange(cells), (end - start)[:, None]
-    return start[:, None] + k * length // cells, start[:, None] - (-(k + 1) * length // cells)
+def _channels_last(pixels: np.ndarray) -> Tensor:
+    """Turn [B, H, W, 3] into [B, 3, H, W] as it lies in memory: there pooling is four times as fast on a CPU."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
 def _by_size(tables: Sequence[AreaTable]) -> dict[tuple[int, int], list[int]]:
