@@ -18,8 +18,8 @@ ENTRIES = ("train", "evaluate", "export", "verify")
 FLOORS = [
     {"config", "dist", "durable", "spelling", "log"},
     {"data"},
+    {"models", "heads", "losses", "metrics", "mining", "optim", "card", "detection"},
     {"conversion"},
-    {"models", "heads", "losses", "metrics", "mining", "optim", "card"},
     {"tasks"},
     {"command", "hardware", "checkpoint", "predictor", "foreign", "evaluation", "evaluators", "assessment"}
     | {"deployment", "run", "run_folder", "trainer"},

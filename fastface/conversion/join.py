@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastface.conversion.faces import columns as face_columns
 from fastface.conversion.pack import Job, Note, read_note
 from fastface.data.index import OTHER_COLUMNS, RECORD_COLUMNS
 from fastface.data.index_write import derive_columns, write_index
@@ -47,7 +48,7 @@ def join_set(job: Job, what: str, more: Mapping[str, Any]) -> dict[str, Any]:
         for k, note, count in zip(numbers, notes, samples, strict=True)
     ]
     columns = {name: np.concatenate([note.columns[name] for note in notes]) for name in notes[0].columns}
-    record = columns.pop("record")
+    record, face = columns.pop("record"), columns.pop("face", None)
     old_label = job.source.labels[record]
     alive = np.bincount(old_label, minlength=len(job.source.classes)) > 0
     new_label = np.cumsum(alive) - 1  # of each old one that is alive
@@ -57,6 +58,7 @@ def join_set(job: Job, what: str, more: Mapping[str, Any]) -> dict[str, Any]:
     columns["label"] = new_label[old_label]
     columns = {name: columns[name].astype(kind) for name, kind in RECORD_COLUMNS.items()}
     columns |= {name: column[record] for name, column in job.source.columns.items()}
+    columns |= {} if face is None else face_columns(face)
     named = list(zip(job.source.classes, alive.tolist(), strict=True))
     classes = [name for name, keep in named if keep]
     names = [job.source.name(i) for i in record.tolist()]
@@ -65,6 +67,7 @@ def join_set(job: Job, what: str, more: Mapping[str, Any]) -> dict[str, Any]:
     facts = {
         "kept": int(columns["kept"].sum()),
         "rejected": dict(sorted(Counter(row[1] for note in every for row in note.rejects).items())),
+        "without_face": None if face is None else int(np.isnan(face).all(axis=1).sum()),
         "lost_classes": [name for name, keep in named if not keep],
     }
     return write_index(job.shards, columns, classes, shards, {**facts, **more, **lists, "files": files})

@@ -57,12 +57,14 @@ def pack_all(
     several times a second with counts of images. On any error or Ctrl-C the workers stop within a few images
     and what is unfinished is deleted, then the error goes on.
     """
-    if workers == 1 or len(tasks) <= 1:
+    detects = any(job.finder is not None for job in jobs)  # which stays out of this process
+    if (workers == 1 or len(tasks) <= 1) and not detects:
         counters = Counters(show=show)
         for job, shard in tasks:
             pack_shard(jobs[job], shard, counters)
         return
-    # fork shares the source's arrays with the workers; no thread runs yet, and torch is not loaded
+    # fork shares the source's arrays with the workers; no thread runs yet, and torch is not loaded (where a
+    # caller has loaded it, a worker's one thread does without the pool of threads that a fork breaks)
     method = "fork" if sys.platform == "linux" else "spawn"
     context = multiprocessing.get_context(method)
     counters = Counters(context)

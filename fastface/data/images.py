@@ -11,7 +11,7 @@ from PIL import Image
 
 from fastface.data.headers import MAX_SIDE, MIN_SIDE, REASONS, Header, Rejected, read_header
 
-__all__ = ["REASONS", "ImageSpec", "Prepared", "Rejected", "decode_jpeg", "load_rgb", "prepare"]
+__all__ = ["REASONS", "ImageSpec", "Prepared", "Rejected", "decode_jpeg", "encode", "load_rgb", "prepare"]
 
 DEFAULT_QUALITY = 95
 
@@ -50,6 +50,7 @@ class Prepared(NamedTuple):
     height: int
     kept: bool
     extension: str  # "jpg" or "png"
+    face: np.ndarray | None = None  # float32 [15]: box, landmarks, score, where one was looked for
 
 
 def prepare(data: bytes, spec: ImageSpec, box: np.ndarray | None = None) -> Prepared:
@@ -67,7 +68,11 @@ def prepare(data: bytes, spec: ImageSpec, box: np.ndarray | None = None) -> Prep
     if untouched and header.plain and header.format == wanted and header.orientation == 1:
         if spec.size in (None, stored):
             return Prepared(data, *stored, kept=True, extension="png" if spec.lossless else "jpg")
-    image = _cut(image, spec, box)
+    return encode(_cut(image, spec, box), spec)
+
+
+def encode(image: np.ndarray, spec: ImageSpec) -> Prepared:
+    """Encode uint8 [H, W, 3] as JPEG q95 4:2:0, or as `spec` says."""
     height, width = image.shape[:2]
     if spec.lossless:
         buffer = io.BytesIO()

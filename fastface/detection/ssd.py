@@ -20,15 +20,13 @@ class Ssd:
 
     def __init__(self, prototxt: Path, caffemodel: Path) -> None:
         try:
-            import cv2
+            import cv2  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise ValueError(
                 'detector ssd needs OpenCV: pip install "opencv-python-headless<5" (or use mtcnn or yunet)'
             ) from None
         if not hasattr(cv2.dnn, "readNetFromCaffe"):
-            raise ValueError(
-                f"OpenCV {cv2.__version__} reads no Caffe files: pip install 'opencv-python-headless<5'"
-            )
+            raise ValueError(f"OpenCV {cv2.__version__} reads no Caffe files: pip install 'opencv-python-headless<5'")
         cv2.setNumThreads(1)  # conversion has a process per core
         try:
             self.net = cv2.dnn.readNetFromCaffe(str(prototxt), str(caffemodel))
@@ -42,9 +40,8 @@ class Ssd:
     def _detect(self, image: np.ndarray) -> Faces:
         height, width = image.shape[:2]
         square = np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-        pixels = square[:, :, ::-1].transpose(2, 0, 1).astype(np.float32) - np.float32(MEAN_BGR)[:, None, None]
-        self.net.setInput(pixels[None])
+        pixels = square[:, :, ::-1].astype(np.float32) - np.array(MEAN_BGR, np.float32)
+        self.net.setInput(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
         rows = self.net.forward().reshape(-1, 7)  # image, class, score, then the box in sides of the image
         rows = rows[rows[:, 2] >= LEAST]
-        return Faces.of(rows[:, 3:] * np.float32([width, height, width, height]), rows[:, 2])
-
+        return Faces.of(rows[:, 3:] * np.array([width, height, width, height], np.float32), rows[:, 2])

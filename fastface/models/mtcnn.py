@@ -7,9 +7,10 @@ last pixel is inside, because the public weights were trained with it.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -37,9 +38,9 @@ class Heads(NamedTuple):
     landmarks: Tensor | None  # [B, 10] five x then five y, in sides of the box; P-Net and R-Net have none
 
 
-def _trunk(*channels: int, kernels: Sequence[int], pools: Sequence[int]) -> nn.ModuleDict:
+def _trunk(*channels: int, kernels: Sequence[int], pools: Sequence[int]) -> nn.Sequential:
     """Build conv, prelu (and pool, stride 2, where `pools` has a kernel above 0) under their public names."""
-    layers = nn.ModuleDict()
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
     for k, (before, after, kernel, pool) in enumerate(
         zip(channels[:-1], channels[1:], kernels, pools, strict=True), start=1
     ):
@@ -47,24 +48,19 @@ def _trunk(*channels: int, kernels: Sequence[int], pools: Sequence[int]) -> nn.M
         layers[f"prelu{k}"] = nn.PReLU(after)
         if pool:
             layers[f"pool{k}"] = nn.MaxPool2d(pool, 2, ceil_mode=True)
-    return layers
+    return nn.Sequential(layers)
 
 
 class Stage(nn.Module):
-    """What the three networks have in common: a trunk of convolutions, and heads."""
+    """What the three networks have in common: the parts of public weights that have another name here."""
 
-    public: dict[str, str]  # names of the public weights -> ours, by the part before the last dot
-
-    def features(self, images: Tensor) -> Tensor:
-        for layer in self.trunk.values():  # type: ignore[operator]
-            images = layer(images)
-        return images
+    public: ClassVar[dict[str, str]]
 
 
 class PNet(Stage):
     """Proposes: slides over images [B, 3, H, W], H and W >= 12."""
 
-    public = {"conv4_1": "face", "conv4_2": "box"}
+    public: ClassVar = {"conv4_1": "face", "conv4_2": "box"}
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,14 +69,14 @@ class PNet(Stage):
         self.box = nn.Conv2d(32, 4, 1)
 
     def forward(self, images: Tensor) -> Heads:
-        features = self.features(images)
+        features = self.trunk(images)
         return Heads(self.face(features), self.box(features), None)
 
 
 class RNet(Stage):
     """Refines: crops [B, 3, 24, 24]."""
 
-    public = {"dense4": "dense", "prelu4": "prelu", "dense5_1": "face", "dense5_2": "box"}
+    public: ClassVar = {"dense4": "dense", "prelu4": "prelu", "dense5_1": "face", "dense5_2": "box"}
     side = 24
 
     def __init__(self) -> None:
@@ -90,14 +86,20 @@ class RNet(Stage):
         self.face, self.box = nn.Linear(128, 2), nn.Linear(128, 4)
 
     def forward(self, crops: Tensor) -> Heads:
-        features = self.prelu(self.dense(_flat(self.features(crops))))
+        features = self.prelu(self.dense(_flat(self.trunk(crops))))
         return Heads(self.face(features), self.box(features), None)
 
 
 class ONet(Stage):
     """Outputs: crops [B, 3, 48, 48]."""
 
-    public = {"dense5": "dense", "prelu5": "prelu", "dense6_1": "face", "dense6_2": "box", "dense6_3": "landmarks"}
+    public: ClassVar = {
+        "dense5": "dense",
+        "prelu5": "prelu",
+        "dense6_1": "face",
+        "dense6_2": "box",
+        "dense6_3": "landmarks",
+    }
     side = 48
 
     def __init__(self) -> None:
@@ -107,7 +109,7 @@ class ONet(Stage):
         self.face, self.box, self.landmarks = nn.Linear(256, 2), nn.Linear(256, 4), nn.Linear(256, 10)
 
     def forward(self, crops: Tensor) -> Heads:
-        features = self.prelu(self.dense(_flat(self.features(crops))))
+        features = self.prelu(self.dense(_flat(self.trunk(crops))))
         return Heads(self.face(features), self.box(features), self.landmarks(features))
 
 
@@ -279,4 +281,4 @@ def _inside(boxes: np.ndarray, table: AreaTable) -> tuple[np.ndarray, np.ndarray
     whole = boxes.astype(np.int64)  # towards zero; corners count from 1, as in the published code
     first = np.maximum(whole[:, :2], 1) - 1
     last = np.minimum(whole[:, 2:], [table.width, table.height])
-    return np.concatenate([first, last], axis=1), (last > first).all(axis=1)
+    return np.concatenate([first, last], axis=1), np.all(last > first, axis=1)
