@@ -17,7 +17,7 @@ from fastface.data.align import (
     enlarged,
     fitted,
     move_boxes,
-    move_landmarks,
+    move_points,
     similarity,
     template,
     warp,
@@ -96,8 +96,8 @@ class Alignment:
 class Face(NamedTuple):
     """A face of one image."""
 
-    box: np.ndarray  # [4] x0 y0 x1 y1 px
-    landmarks: np.ndarray  # [5, 2] px
+    box: np.ndarray  # [4] x0 y0 x1 y1, in px from the edges of the image
+    landmarks: np.ndarray  # [5, 2], the same
     score: float
 
     def row(self) -> np.ndarray:
@@ -156,7 +156,8 @@ def choose(faces: Faces, align: Alignment, width: int, height: int) -> Face | No
     else:
         best = int(np.abs((boxes[:, :2] + boxes[:, 2:]) @ [1, 1j] - complex(width, height)).argmin())
     chosen = good[best]
-    return Face(boxes[best], faces.landmarks[chosen].astype(np.float64), float(faces.scores[chosen]))
+    # half a pixel: see fastface.data.align
+    return Face(boxes[best], faces.landmarks[chosen].astype(np.float64) + 0.5, float(faces.scores[chosen]))
 
 
 def face_of_source(source: Source, record: int) -> Face | None:
@@ -186,7 +187,7 @@ def prepare_face(data: bytes, spec: ImageSpec, align: Alignment, find: Callable[
             return prepare(data, spec)._replace(face=NOBODY.row())
     picture, matrix = _cut(image, face, spec.size, align)
     face = face or NOBODY
-    moved = Face(move_boxes(face.box, matrix), move_landmarks(face.landmarks, matrix), face.score)
+    moved = Face(move_boxes(face.box, matrix), move_points(face.landmarks, matrix), face.score)
     return encode(picture, spec)._replace(face=moved.row())
 
 

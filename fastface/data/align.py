@@ -1,8 +1,8 @@
 """A face in an image -> the picture that a network sees of it: where it is cut, and the one way it is resampled.
 
-A map is a float64 [2, 3] matrix from pixels of the image to pixels of the picture, in which pixel i covers
-i to i + 1. Boxes are edges and follow it as they are. Landmarks count from the centres of pixels, as detectors,
-annotations and the template do, so they are half a pixel off on both sides of it.
+A map is a float64 [2, 3] matrix from px of the image to px of the picture. All coordinates are px from the left
+and the top edge: the first pixel covers 0 to 1. (Detectors and the published template count from the centre of
+the first pixel, as OpenCV does: half a pixel is added where they come in.)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from PIL import Image
 
 # Where the ArcFace networks expect eyes, nose and mouth corners in 112x112, the viewer's left one first: the
 # mean shape of 96x112 pictures in SphereFace (Liu et al. 2017), moved right by 8 px in InsightFace.
-TEMPLATE_112 = np.array(
+TEMPLATE_112 = 0.5 + np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
 ALIGNMENTS = {
@@ -33,7 +33,7 @@ def template(size: tuple[int, int]) -> np.ndarray:
     """
     width, height = size
     scale = height / 112
-    return (TEMPLATE_112 + 0.5) * scale - 0.5 + [(width - 112 * scale) / 2, 0]
+    return TEMPLATE_112 * scale + [(width - 112 * scale) / 2, 0]
 
 
 def similarity(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -42,10 +42,10 @@ def similarity(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
     This is Umeyama 1991 (doi 10.1109/34.88573) in the plane and without reflections, where one complex number
     holds turn and scale: the one that least squares gives. ValueError where the points are one point.
     """
-    here, there = ((each.astype(np.float64) + 0.5) @ [1, 1j] for each in (points, targets))
-    spread = np.abs(here - here.mean()) ** 2
-    if not np.isfinite(spread).all() or spread.sum() < 1e-6:
+    if not np.isfinite(points).all() or np.ptp(points, axis=0).max() < 1e-3:
         raise ValueError(f"landmarks {points.tolist()} do not span a face")
+    here, there = (each.astype(np.float64) @ [1, 1j] for each in (points, targets))
+    spread = np.abs(here - here.mean()) ** 2
     turn = np.vdot(here - here.mean(), there - there.mean()) / spread.sum()
     move = there.mean() - turn * here.mean()
     return np.array([[turn.real, -turn.imag, move.real], [turn.imag, turn.real, move.imag]])
@@ -67,15 +67,15 @@ def fitted(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.array([[scale, 0, move[0]], [0, scale, move[1]]])
 
 
-def move_landmarks(landmarks: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Map landmarks [..., 2]."""
-    return (landmarks + 0.5) @ matrix[:, :2].T + matrix[:, 2] - 0.5
+def move_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Map points [..., 2]."""
+    return points @ matrix[:, :2].T + matrix[:, 2]
 
 
 def move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Map boxes [..., 4]: centres go along and sides are scaled; they stay upright where the image is turned."""
     scale = np.hypot(*matrix[:, :2])  # [2]: of each axis
-    centre = (boxes[..., :2] + boxes[..., 2:]) / 2 @ matrix[:, :2].T + matrix[:, 2]
+    centre = move_points((boxes[..., :2] + boxes[..., 2:]) / 2, matrix)
     half = (boxes[..., 2:] - boxes[..., :2]) / 2 * scale
     return np.concatenate([centre - half, centre + half], axis=-1)
 
@@ -86,7 +86,8 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.nda
     Enlarging is bilinear interpolation. Shrinking weighs the pixels by a triangle as wide as two pixels of the
     result, as Pillow's BILINEAR resize does, at any angle: the image is interpolated (bicubic) at a whole
     multiple of the result, where nothing shrinks, and that is resized. From eightfold shrinking on, whole
-    blocks of pixels are averaged before, a quarter of the triangle's half width at most.
+    blocks of pixels are averaged before, a quarter of the triangle's half width at most. Where it interpolates,
+    Pillow cuts fractions off: the result is half a grey level dark.
     """
     picture, matrix = Image.fromarray(image), np.array(matrix)
     shrinking = 1 / math.sqrt(abs(np.linalg.det(matrix[:, :2])))

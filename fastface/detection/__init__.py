@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from fastface.data.align import move_boxes, move_points
 from fastface.spelling import nearest
 
 
@@ -22,8 +23,9 @@ class Faces(NamedTuple):
 
     boxes: np.ndarray  # float32 [n, 4]: x0 y0 x1 y1
     scores: np.ndarray  # float32 [n], 0 to 1
-    landmarks: np.ndarray  # float32 [n, 5, 2]: x y of eye, eye, nose, mouth corner, mouth corner, the viewer's
-    # left one first; whole numbers are centres of pixels, as in OpenCV; NaN where a detector has no landmarks
+    landmarks: np.ndarray
+    """float32 [n, 5, 2]: x y of eye, eye, nose, corner and corner of the mouth, the viewer's left one first, counted
+    from the centre of the first pixel, as in OpenCV; NaN where a detector has none."""
 
     @classmethod
     def of(cls, boxes: np.ndarray, scores: np.ndarray, landmarks: np.ndarray | None = None) -> Faces:
@@ -31,6 +33,10 @@ class Faces(NamedTuple):
         order = np.argsort(-scores, kind="stable")
         points = np.full((len(boxes), 5, 2), np.nan) if landmarks is None else landmarks
         return cls(*(np.ascontiguousarray(each[order], np.float32) for each in (boxes, scores, points)))
+
+    def moved(self, matrix: np.ndarray) -> Faces:
+        """Return the faces in another image, to which a map of fastface.data.align leads."""
+        return Faces.of(move_boxes(self.boxes, matrix), self.scores, move_points(self.landmarks + 0.5, matrix) - 0.5)
 
 
 class Detector(Protocol):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastface.data.align import move_boxes, move_landmarks, shrunk
+from fastface.data.align import shrunk
 from fastface.detection import Faces
 from fastface.detection.boxes import suppress
 
@@ -55,9 +55,7 @@ class YuNet:
                 heads = dict(zip(HEADS, outputs, strict=True))
                 for k, i in enumerate(group):
                     found = decode({name: np.asarray(values)[k] for name, values in heads.items()}, shape[1:])
-                    back = small[i][1]
-                    boxes, points = move_boxes(found.boxes, back), move_landmarks(found.landmarks, back)
-                    faces[i] = Faces.of(boxes, found.scores, points)
+                    faces[i] = found.moved(small[i][1])
         return [each for each in faces if each is not None]
 
     def _pad(self, image: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastface.data.align import move_boxes, move_landmarks, shrunk
+from fastface.data.align import shrunk
 from fastface.detection import Faces
 from fastface.detection.area import AreaTable
 from fastface.detection.boxes import squared, suppress
@@ -158,14 +158,14 @@ class Mtcnn:
     @torch.inference_mode()
     def detect(self, images: Sequence[np.ndarray]) -> list[Faces]:
         """Find faces in uint8 RGB images [H, W, 3] of any sizes."""
+        if not images:
+            return []
         small = [shrunk(image, self.longest_px) for image in images]
         tables = [AreaTable(image) for image, _ in small]
         proposed = self.propose(tables)
         refined = self.refine(tables, proposed)
-        return [
-            Faces.of(move_boxes(boxes, back), scores, move_landmarks(points, back))
-            for (boxes, scores, points), (_, back) in zip(self.output(tables, refined), small, strict=True)
-        ]
+        found = self.output(tables, refined)
+        return [faces.moved(back) for faces, (_, back) in zip(found, small, strict=True)]
 
     def propose(self, tables: Sequence[AreaTable]) -> list[np.ndarray]:
         """Run P-Net over the pyramid of each image; return square boxes, float32 [n, 4] an image."""
@@ -190,17 +190,15 @@ class Mtcnn:
             refined.append(squared(_moved(seen.boxes[keep], seen.offsets[keep])))
         return refined
 
-    def output(
-        self, tables: Sequence[AreaTable], boxes: Sequence[np.ndarray]
-    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Run O-Net; return boxes [n, 4], scores [n] and landmarks [n, 5, 2] of each image."""
+    def output(self, tables: Sequence[AreaTable], boxes: Sequence[np.ndarray]) -> list[Faces]:
+        """Run O-Net on what R-Net left; return the faces of each image."""
         faces = []
         for seen in self._look(self.onet, tables, boxes, ONet.side, self.thresholds[2]):
             sides = seen.boxes[:, 2:] - seen.boxes[:, :2] + 1
             points = seen.landmarks * sides[:, None] + seen.boxes[:, None, :2] - 1
             moved = _moved(seen.boxes, seen.offsets)
             keep = suppress(moved, seen.scores, 0.7, over="least", inclusive=True)
-            faces.append((moved[keep], seen.scores[keep], points[keep]))
+            faces.append(Faces.of(moved[keep], seen.scores[keep], points[keep]))
         return faces
 
     def _look(
