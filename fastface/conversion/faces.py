@@ -132,11 +132,15 @@ class Finder:
                 self.save()
         return faces
 
+    def may_fork(self) -> bool:
+        """Tell whether workers may be forked: a torch that has worked in the parent hangs in them (2.15)."""
+        return "torch" not in sys.modules or "torch" not in self.spec.kind.packages
+
     def _open(self) -> Detector:
-        os.environ["OMP_NUM_THREADS"] = "1"  # before torch may be loaded: a process per core is enough
+        os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is loaded: a process per core is enough
         detector = self.spec.open()
-        if "torch" in sys.modules:  # loaded by the parent already, with its number of threads
-            sys.modules["torch"].set_num_threads(1)
+        if "torch" in self.spec.kind.packages:
+            sys.modules["torch"].set_num_threads(1)  # where the program loads it at its start, as in a spawned worker
         return detector
 
     def save(self) -> None:

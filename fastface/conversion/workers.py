@@ -63,9 +63,9 @@ def pack_all(
         for job, shard in tasks:
             pack_shard(jobs[job], shard, counters)
         return
-    # fork shares the source's arrays with the workers; no thread runs yet, and torch is not loaded (where a
-    # caller has loaded it, a worker's one thread does without the pool of threads that a fork breaks)
-    method = "fork" if sys.platform == "linux" else "spawn"
+    # fork shares the source's arrays with the workers; no thread runs yet, and torch is not loaded, or not used
+    safe = all(job.finder is None or job.finder.may_fork() for job in jobs)
+    method = "fork" if sys.platform == "linux" and safe else "spawn"
     context = multiprocessing.get_context(method)
     counters = Counters(context)
     start = (jobs, counters, held if method == "fork" else (), os.getpid())
