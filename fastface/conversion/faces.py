@@ -77,11 +77,15 @@ class Alignment:
         assert self.detector is not None
         return max(LEAST, self.detector.kind.least) if self.least is None else self.least
 
+    @property
+    def needs(self) -> str:
+        """What a source must tell where there is no detector."""
+        return "landmarks" if self.method == "five-point" else "boxes"
+
     def check_source(self, source: Source, what: str) -> None:
         """Raise a ValueError where neither a detector nor the source tells where faces are."""
-        needed = "landmarks" if self.method == "five-point" else "boxes"
-        if self.detector is None and getattr(source, needed, None) is None:
-            raise ValueError(f"--align {self.method}: {what} has no {needed}; add --detector to find the faces")
+        if self.detector is None and getattr(source, self.needs, None) is None:
+            raise ValueError(f"--align {self.method}: {what} has no {self.needs}; add --detector to find the faces")
 
     def essence(self) -> dict[str, Any]:
         """Return what decides the bytes of the output, as plain values."""
@@ -151,7 +155,8 @@ class Finder:
 
 def choose(faces: Faces, align: Alignment, width: int, height: int) -> Face | None:
     """Pick the largest face of an image, or the one nearest to its centre, among those that score enough."""
-    good = np.flatnonzero(faces.scores >= align.threshold)
+    real = (faces.boxes[:, 2:] > faces.boxes[:, :2]).all(axis=1)
+    good = np.flatnonzero(real & (faces.scores >= align.threshold))
     if not len(good):
         return None
     boxes = faces.boxes[good].astype(np.float64)
@@ -164,14 +169,13 @@ def choose(faces: Faces, align: Alignment, width: int, height: int) -> Face | No
     return Face(boxes[best], faces.landmarks[chosen].astype(np.float64) + 0.5, float(faces.scores[chosen]))
 
 
-def face_of_source(source: Source, record: int) -> Face | None:
-    """Return the face that the source itself tells of; None where its row is not all numbers."""
+def face_of_source(source: Source, record: int, align: Alignment) -> Face | None:
+    """Return the face that the source itself tells of; None where what is needed of it is not a number."""
     known = {"boxes": np.full(4, np.nan), "landmarks": np.full((5, 2), np.nan)}
     for name, nothing in known.items():
         if (column := getattr(source, name, None)) is not None:
             known[name] = np.asarray(column[record], np.float64).reshape(nothing.shape)
-    nowhere = all(np.isnan(each).any() for each in known.values())
-    return None if nowhere else Face(known["boxes"], known["landmarks"], np.nan)
+    return None if np.isnan(known[align.needs]).any() else Face(known["boxes"], known["landmarks"], np.nan)
 
 
 def prepare_face(data: bytes, spec: ImageSpec, align: Alignment, find: Callable[[np.ndarray], Face | None]) -> Prepared:

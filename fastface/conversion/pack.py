@@ -133,7 +133,7 @@ def _face(job: Job, record: int, data: bytes, image: np.ndarray) -> Face | None:
     """Find the face of a record: by the detector, else where the source says."""
     assert job.align is not None
     if job.finder is None:
-        return face_of_source(job.source, record)
+        return face_of_source(job.source, record, job.align)
     return choose(job.finder.find(data, image), job.align, *image.shape[1::-1])
 
 

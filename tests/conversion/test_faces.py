@@ -16,7 +16,7 @@ from PIL import Image
 from fastface.conversion import faces as module
 from fastface.conversion.check import check
 from fastface.conversion.convert import convert
-from fastface.conversion.faces import Alignment, Face, Finder, choose, prepare_face
+from fastface.conversion.faces import Alignment, Face, Finder, choose, face_of_source, prepare_face
 from fastface.conversion.options import Options
 from fastface.data.align import TEMPLATE_112, template
 from fastface.data.images import ImageSpec, Rejected, load_rgb
@@ -25,6 +25,7 @@ from fastface.data.shards import ShardReader
 from fastface.detection import DetectorSpec, Faces
 from tests.data.shard_sets import face, tree
 from tests.detection.people import photographs
+from tools.make_shards import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -230,6 +231,18 @@ def test_landmarks_of_a_source_need_no_detector(raw: Path) -> None:
         prepare_face(data, ImageSpec(size), Alignment("crop"), lambda _: outside)
 
 
+def test_what_a_source_does_not_know_of_a_face_is_no_face() -> None:
+    class Told:
+        boxes = np.array([[1, 2, 30, 40], [1, 2, 30, 40], [np.nan] * 4])
+        landmarks = np.array([np.arange(10).reshape(5, 2), np.full((5, 2), np.nan), np.arange(10).reshape(5, 2)])
+
+    def found(method: str) -> list[bool]:
+        return [face_of_source(Told(), i, Alignment(method)) is not None for i in range(3)]  # type: ignore[arg-type]
+
+    assert found("five-point") == [True, False, True]
+    assert found("crop") == found("pad") == [True, True, False]
+
+
 def test_a_list_with_boxes_needs_no_detector_for_a_crop(raw: Path, tmp_path: Path) -> None:
     names = sorted(str(path.relative_to(raw)) for path in raw.rglob("*_0001.jpg"))
     rows = [f"{name},{name.split('/')[0]},60,60,160,190" for name in names]
@@ -291,3 +304,22 @@ def test_what_decides_the_bytes_is_in_the_essence(tmp_path: Path) -> None:
     assert len(set(essences)) == len(every)
     assert str(tmp_path) not in essences[0]
     assert module.WIDTH == 15
+
+
+def test_the_command_line_says_how_faces_are_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"a")
+    start = ["folder", str(tmp_path), "--out", str(tmp_path / "set"), "--size", "160"]
+    detector = ["--detector", f"yunet:{tmp_path}/a.onnx"]
+    fields = parse([*start, *detector, "--align", "pad", "--detect-min", "0.6", "--no-face", "reject"])
+    spec = DetectorSpec.parse(detector[1])
+    assert fields["align"] == Alignment("pad", spec, 0.6, "largest", "reject")
+    assert Options(**fields).spec == ImageSpec((160, 160))
+    assert parse(start)["align"] is None
+    for arguments, message in (
+        (detector, "--detector finds faces for --align: add --align crop, pad or five-point"),
+        (["--detector", "yunet:nowhere.onnx"], "nowhere.onnx is not a file; write yunet:FILE"),
+        (["--align", "crop", "--crop", "0.5"], "--align and --crop exclude each other"),
+    ):
+        with pytest.raises(SystemExit):
+            parse([*start, *arguments])
+        assert message in capsys.readouterr().err
