@@ -15,6 +15,7 @@ from fastface.conversion.options import Options
 from fastface.conversion.order import parse_split
 from fastface.data.align import ALIGNMENTS, MARGIN
 from fastface.data.images import ImageSpec
+from fastface.data.sources.kinds import KINDS
 from fastface.detection import DETECTORS, DetectorSpec
 
 EPILOG = """\
@@ -26,6 +27,10 @@ examples:
   InsightFace RecordIO and pair files, bytes untouched
     python tools/make_shards.py rec ms1mv3/train.rec --out shards/ms1mv3
     python tools/make_shards.py bin ms1mv3/lfw.bin --out shards/lfw
+  WIDER FACE with its boxes; live and spoof images as PNG; five frames a second of videos
+    python tools/make_shards.py widerface WIDER_train --out shards/wider
+    python tools/make_shards.py liveness antispoof --out shards/liveness
+    python tools/make_shards.py video clips --fps 5 --size 112 --out shards/clips
   a csv of path,label,x0,y0,x1,y1 in two processes (or on two machines that share the disk), then put together
     python tools/make_shards.py list faces.csv --out shards/faces --size 112 --crop box --part 0/2
     python tools/make_shards.py list faces.csv --out shards/faces --size 112 --crop box --part 1/2
@@ -56,19 +61,31 @@ def parse(arguments: list[str] | None) -> dict:
     parser = argparse.ArgumentParser(
         prog="make_shards.py",
         description="Make tar shards, an index and a list of what was refused from a raw dataset of faces.",
-        epilog=EPILOG,
+        epilog="kinds:\n" + "\n".join(f"  {name:<11}{kind.help}" for name, kind in KINDS.items()) + "\n\n" + EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("kind", choices=["folder", "list", "rec", "bin"], help="layout of INPUT")
-    add("input", type=Path, metavar="INPUT", help="a directory or .tar (folder), a .csv, .rec or .bin file")
+    add("kind", choices=list(KINDS), metavar="KIND", help="layout of INPUT, see below")
+    add("input", type=Path, metavar="INPUT", help="the raw dataset: a directory or a file, by KIND")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to make, such as shards/NAME")
     add(
         "--root",
         type=Path,
         metavar="DIR",
         help="list: where its paths start (default: the folder of the csv)",
+    )
+    add(
+        "--annotations",
+        type=Path,
+        metavar="FILE",
+        help="widerface: its wider_face_*_bbx_gt.txt (default: the one beside INPUT)",
+    )
+    add(
+        "--fps",
+        type=float,
+        metavar="F",
+        help="video: frames a second to take (default: all); needed for folders of frames",
     )
     image = parser.add_argument_group("images (without these, images that fit keep their bytes)")
     add = image.add_argument
@@ -80,7 +97,7 @@ def parse(arguments: list[str] | None) -> dict:
         help="cut out the central fraction, or the box of a list",
     )
     add("--quality", type=int, metavar="1..100", help="encode every image anew at this JPEG quality")
-    add("--lossless", action="store_true", help="store PNG")
+    add("--lossless", action=argparse.BooleanOptionalAction, help="store PNG (liveness: unless --quality is given)")
     face = parser.add_argument_group(
         "faces (found in each image, or given by INPUT; the index then has box, landmarks and detection_score)"
     )
@@ -116,6 +133,8 @@ def parse(arguments: list[str] | None) -> dict:
     add("--join", action="store_true", help="put together what the parts made")
     fields = vars(parser.parse_args(arguments))
     crop, size, quality, lossless = (fields.pop(name) for name in ("crop", "size", "quality", "lossless"))
+    if lossless is None:
+        lossless = KINDS[fields["kind"]].lossless and quality is None
     method, detector, *rest = (
         fields.pop(name) for name in ("align", "detector", "detect_min", "pick", "no_face", "margin")
     )

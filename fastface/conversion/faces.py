@@ -16,12 +16,11 @@ from fastface.data.align import (
     MARGIN,
     enlarged,
     fitted,
-    move_boxes,
-    move_points,
     similarity,
     template,
     warp,
 )
+from fastface.data.geometry import move_boxes, move_points
 from fastface.data.images import ImageSpec, Prepared, Rejected, encode, load_rgb, prepare
 from fastface.detection import Detector, DetectorSpec, Faces
 from fastface.detection.cache import Known, key_of
@@ -196,7 +195,7 @@ def prepare_face(data: bytes, spec: ImageSpec, align: Alignment, find: Callable[
     picture, matrix = _cut(image, face, spec.size, align)
     face = face or NOBODY
     moved = Face(move_boxes(face.box, matrix), move_points(face.landmarks, matrix), face.score)
-    return encode(picture, spec)._replace(face=moved.row())
+    return encode(picture, spec)._replace(face=moved.row(), matrix=tuple(matrix.ravel().tolist()))
 
 
 def _cut(
@@ -229,7 +228,7 @@ def _cut(
     return picture, matrix
 
 
-def columns(rows: np.ndarray) -> dict[str, np.ndarray]:
+def chosen_columns(rows: np.ndarray) -> dict[str, np.ndarray]:
     """Divide float32 [N, 15] into the columns of the index."""
     ends = np.cumsum(list(FACE_COLUMNS.values()))[:-1]
     parts = np.split(rows, ends, axis=1)

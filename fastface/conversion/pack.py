@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fastface.conversion.annotate import Annotations
 from fastface.conversion.faces import WIDTH, Alignment, Face, Finder, choose, face_of_source, prepare_face
 from fastface.data.images import ImageSpec, Prepared, Rejected, prepare
 from fastface.data.shards import ShardWriter, shard_name
@@ -87,10 +88,12 @@ class Job:
 class Note(NamedTuple):
     """What is known of a finished shard."""
 
-    columns: dict[str, np.ndarray]  # see PACKED, one row per image in the shard; "face" where it was looked for
+    columns: dict[str, np.ndarray]  # see PACKED (a row per image) and NOTED of annotate.py; "face" with --align
     bytes: int  # of the tar; 0 where every image was rejected: then there is no tar
     sha256: str
     rejects: list[list[str]]  # rows of source name, reason, detail
+    lost: list[list[str]]  # such rows of boxes that were left out of an image that is kept
+    faces: dict[str, int]  # boxes and landmarks, counted by what became of them
 
 
 class Counters:
@@ -166,18 +169,21 @@ def pack_shard(job: Job, shard: int, counters: Counters) -> None:
     rows: list[tuple[int, ...]] = []
     faces: list[np.ndarray] = []
     rejects: list[list[str]] = []
+    annotations = Annotations(job.source)
     done = seen = 0
     try:
         for position in job.positions(shard):
             record = int(job.order[position])
             try:
-                data, width, height, kept, extension, face = prepare_record(job, record)
+                image = prepare_record(job, record)
             except Rejected as error:
                 rejects.append([job.source.name(record), error.reason, str(error)])
             else:
-                offset = writer.add(position, data, extension, int(job.source.labels[record]))
-                rows.append((record, offset, len(data), zlib.crc32(data), width, height, int(kept)))
-                faces += [] if face is None else [face]
+                data = image.data
+                offset = writer.add(position, data, image.extension, int(job.source.labels[record]))
+                rows.append((record, offset, len(data), zlib.crc32(data), image.width, image.height, int(image.kept)))
+                annotations.add(record, image)
+                faces += [] if image.face is None else [image.face]
             done += 1
             if done % EVERY == 0:
                 counters.add(EVERY, len(rejects) - seen)
@@ -190,10 +196,11 @@ def pack_shard(job: Job, shard: int, counters: Counters) -> None:
             writer.abandon()
             size, sha256 = 0, ""
         columns = dict(zip(PACKED, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(PACKED, ())
-        packed = {name: np.array(columns[name], kind) for name, kind in PACKED.items()}
+        columns = {name: np.array(columns[name], kind) for name, kind in PACKED.items()} | annotations.columns()
         if job.align is not None:
-            packed["face"] = np.array(faces, np.float32).reshape(len(rows), WIDTH)
-        _write_note(job, shard, Note(packed, size, sha256, rejects))
+            columns["face"] = np.array(faces, np.float32).reshape(len(rows), WIDTH)
+        note = Note(columns, size, sha256, rejects, annotations.lost, dict(annotations.counts))
+        _write_note(job, shard, note)
     except BaseException:
         writer.abandon()
         raise
@@ -204,7 +211,8 @@ def pack_shard(job: Job, shard: int, counters: Counters) -> None:
 
 
 def _write_note(job: Job, shard: int, note: Note) -> None:
-    rest = json.dumps({"bytes": note.bytes, "sha256": note.sha256, "rejects": note.rejects}).encode("ascii")
+    told = {key: value for key, value in note._asdict().items() if key != "columns"}
+    rest = json.dumps(told).encode("ascii")
     packed = io.BytesIO()
     np.savez(packed, rest=np.frombuffer(rest, np.uint8), **note.columns)  # pyright: ignore[reportArgumentType]
     write_durably(job.note(shard), packed.getvalue())
@@ -215,4 +223,4 @@ def read_note(job: Job, shard: int) -> Note:
     with np.load(job.note(shard), allow_pickle=False) as stored:
         rest = json.loads(stored["rest"].tobytes())
         columns = {name: stored[name] for name in stored.files if name != "rest"}
-    return Note(columns, rest["bytes"], rest["sha256"], rest["rejects"])
+    return Note(columns=columns, **rest)

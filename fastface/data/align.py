@@ -67,19 +67,6 @@ def fitted(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.array([[scale, 0, move[0]], [0, scale, move[1]]])
 
 
-def move_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Map points [..., 2]."""
-    return points @ matrix[:, :2].T + matrix[:, 2]
-
-
-def move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Map boxes [..., 4]: centres go along and sides are scaled; they stay upright where the image is turned."""
-    scale = np.hypot(*matrix[:, :2])  # [2]: of each axis
-    centre = move_points((boxes[..., :2] + boxes[..., 2:]) / 2, matrix)
-    half = (boxes[..., 2:] - boxes[..., :2]) / 2 * scale
-    return np.concatenate([centre - half, centre + half], axis=-1)
-
-
 def warp(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resample uint8 [H, W, 3] by a similarity map to (width, height); black outside the image.
 

@@ -33,6 +33,25 @@ OTHER_COLUMNS = {  # derived, other lengths
 }
 
 
+# Of faces, where the source tells of them, in px of the stored image: `boxes` float32 [M, 4] x0 y0 x1 y1, those of
+# record i from boxes_start[i] to boxes_start[i + 1] (int64 [N + 1]), `boxes_*` [M] what is known of each, and
+# `landmarks` float32 [N, 10] x0 y0 x1 y1 ... of one face per image.
+def is_face_column(name: str) -> bool:
+    """Tell whether a column is one of those that hold boxes or landmarks."""
+    return name in ("boxes", "landmarks") or name.startswith("boxes_")
+
+
+def expected_rows(name: str, samples: int, classes: int, arrays: Mapping[str, np.ndarray]) -> int:
+    """Return how long a column must be in a set of so many samples and classes."""
+    if name in ("names_start", "boxes_start"):
+        return samples + 1
+    if name == "names":
+        return int(arrays["names_start"][-1])
+    if name == "boxes" or name.startswith("boxes_"):
+        return int(arrays["boxes_start"][-1]) if "boxes_start" in arrays else -1
+    return classes + 1 if name == "label_start" else samples
+
+
 class Located(NamedTuple):
     """Where the encoded bytes of some records lie; an array of [n] each."""
 
@@ -212,9 +231,8 @@ def _open_column(path: Path, name: str, columns: Mapping[str, Any]) -> np.ndarra
 
 def _check_shapes(path: Path, meta: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     samples, classes = meta["num_samples"], meta["num_classes"]
-    rows = {"label_start": classes + 1, "names_start": samples + 1, "names": len(arrays["names"])}
     for name, array in arrays.items():
-        if array.ndim < 1 or len(array) != rows.get(name, samples):
+        if array.ndim < 1 or len(array) != expected_rows(name, samples, classes, arrays):
             raise _damaged(path, f"index/{name}.npy has shape {array.shape} in a set of {samples:,} images")
     if len(meta["classes"]) != classes or samples < 1:
         raise _damaged(path, f"meta.json counts {classes:,} classes and names {len(meta['classes']):,}")

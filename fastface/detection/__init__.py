@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from fastface.data.align import move_boxes, move_points
+from fastface.data.geometry import move_boxes, move_points
 from fastface.spelling import nearest
 
 
@@ -35,7 +35,7 @@ class Faces(NamedTuple):
         return cls(*(np.ascontiguousarray(each[order], np.float32) for each in (boxes, scores, points)))
 
     def moved(self, matrix: np.ndarray) -> Faces:
-        """Return the faces in another image, to which a map of fastface.data.align leads."""
+        """Return the faces in another image, to which a map (fastface.data.geometry) leads."""
         return Faces.of(move_boxes(self.boxes, matrix), self.scores, move_points(self.landmarks + 0.5, matrix) - 0.5)
 
 

@@ -12,13 +12,12 @@ from fastface.data.align import (
     TEMPLATE_112,
     enlarged,
     fitted,
-    move_boxes,
-    move_points,
     shrunk,
     similarity,
     template,
     warp,
 )
+from fastface.data.geometry import move_boxes, move_points
 
 
 def turned(degrees: float, scale: float, move: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
@@ -64,7 +63,7 @@ def test_boxes_grow_about_their_centre_and_fit_into_the_middle() -> None:
     assert enlarged(box, 0.0, 1.0).tolist() == [-10, 20, 70, 100]
     assert enlarged(box, 0.0, 0.25).tolist() == [10, -20, 50, 140]
     assert move_boxes(box, fitted(box, (100, 40))).tolist() == [40, 0, 60, 40]
-    assert np.allclose(move_boxes(box, turned(90, 2.0)), [-160, -20, -80, 140])
+    assert np.allclose(move_boxes(box, turned(90, 2.0)), [-200, 20, -40, 100])
 
 
 # One operator

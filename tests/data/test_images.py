@@ -258,7 +258,7 @@ def test_decode_jpeg_takes_any_buffer_and_gives_grey_three_channels() -> None:
 
 
 def test_real_faces_of_the_right_size_keep_their_bytes(data: Path) -> None:
-    from fastface.data.sources import open_source
+    from fastface.data.sources.kinds import open_source
 
     source = open_source("folder", data / "lfw" / "images.tar")[""]
     for i in range(0, len(source), 2000):
