@@ -128,7 +128,8 @@ def _job(source: Source, name: str, options: Options, partial: Partial, finder: 
 
 def _plan(options: Options, jobs: Mapping[str, Job]) -> dict[str, Any]:
     """Say what a conversion is; all that changes a byte of the output is in it."""
-    made_with = {"fastface": __version__, **{name: version(name) for name in ("pillow", "simplejpeg")}}
+    packages = {"pillow", "simplejpeg"}.union(*(job.source.made_with for job in jobs.values()))
+    made_with = {"fastface": __version__, **{name: version(name) for name in sorted(packages)}}
     sets = {
         name: {
             "images": len(job.source),

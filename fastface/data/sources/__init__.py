@@ -30,6 +30,7 @@ class Source:
     skipped: list[tuple[str, str]]  # (path, reason) of what the scan itself left out
     pairs: list[tuple[str, str, bool, int]] | None = None  # (name_a, name_b, same, fold), pair files only
     ordered: bool = False  # the order carries meaning and must be kept
+    made_with: tuple[str, ...] = ()  # packages whose version decides the bytes that read gives
 
     def __init__(self, classes: list[str], labels: np.ndarray, skipped: list[tuple[str, str]] | None = None) -> None:
         self.classes, self.labels, self.skipped = classes, labels, [] if skipped is None else skipped
@@ -115,7 +116,7 @@ class _Subset(Source):
         self.boxes = None if source.boxes is None else source.boxes[keep]
         self.landmarks = None if source.landmarks is None else source.landmarks[keep]
         self.faces = None if source.faces is None else source.faces.take(keep)
-        self.ordered = source.ordered
+        self.ordered, self.made_with = source.ordered, source.made_with
         if source.pairs is not None:
             kept = {source.name(int(i)) for i in keep}
             self.pairs = [pair for pair in source.pairs if pair[0] in kept and pair[1] in kept]

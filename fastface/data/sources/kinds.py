@@ -13,6 +13,7 @@ from fastface.data.sources.folder import open_folder
 from fastface.data.sources.listing import open_list
 from fastface.data.sources.liveness import open_liveness
 from fastface.data.sources.rec import open_rec
+from fastface.data.sources.table import open_table
 from fastface.data.sources.video import open_video
 from fastface.data.sources.widerface import open_widerface
 from fastface.spelling import nearest
@@ -41,6 +42,7 @@ KINDS: dict[str, Kind] = {
     ),
     "liveness": Kind(open_liveness, "[SOURCE/]train|val|test/live|spoof/..., a directory or a .tar", lossless=True),
     "video": Kind(open_video, "CLASS/CLIP.mp4, .avi, .mov ... or CLASS/CLIP/FRAME.jpg", ("fps",)),
+    "table": Kind(open_table, "Parquet files of image bytes and labels, as on the Hugging Face hub"),
     "celeba": Kind(open_celeba, "a folder with img_align_celeba or img_celeba and CelebA's lists"),
     "vggface2": Kind(open_vggface2, "train/ and test/ as `folder`, with loose_bb_*.csv and loose_landmark_*.csv"),
 }

@@ -89,6 +89,8 @@ def _videos(path: Path, found: Scan, depth: int, skipped: list[tuple[str, str]],
 class VideoSource(Source):
     """Frames of videos, decoded one after the other; reading in order costs each frame once."""
 
+    made_with = ("av",)
+
     def __init__(
         self,
         root: Path,
