@@ -18,13 +18,14 @@ from fastface.conversion.check import check
 from fastface.conversion.convert import convert
 from fastface.conversion.faces import Alignment, Face, Finder, choose, face_of_source, prepare_face
 from fastface.conversion.options import Options
-from fastface.data.align import TEMPLATE_112, template
+from fastface.data.align import TEMPLATE_112, move_points, similarity, template
 from fastface.data.images import ImageSpec, Rejected, load_rgb
 from fastface.data.index import Index
 from fastface.data.shards import ShardReader
+from fastface.data.sources.folder import open_folder
 from fastface.detection import DetectorSpec, Faces
 from tests.data.shard_sets import face, tree
-from tests.detection.people import photographs
+from tests.detection.people import FOUND, photographs
 from tools.make_shards import parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -229,6 +230,24 @@ def test_landmarks_of_a_source_need_no_detector(raw: Path) -> None:
     outside = Face(np.array([300.0, 0, 400, 10]), np.full((5, 2), np.nan), np.nan)
     with pytest.raises(Rejected, match="is not in the image"):
         prepare_face(data, ImageSpec(size), Alignment("crop"), lambda _: outside)
+
+
+def test_landmarks_of_a_source_go_through_a_whole_conversion(data: Path, tmp_path: Path) -> None:
+    for name, image in photographs(data, list(FOUND)).items():
+        (tmp_path / "raw" / name).parent.mkdir(parents=True)
+        (tmp_path / "raw" / name).write_bytes(image)
+    source: Any = dict(open_folder(tmp_path / "raw"))[""]
+    points = {name: np.array(rows["mtcnn"][-1][5:]).reshape(5, 2) for name, rows in FOUND.items()}
+    source.landmarks = np.stack([points[source.name(i)] for i in range(len(source))]).astype(np.float32)
+    options = Options(
+        "folder", tmp_path / "raw", tmp_path / "set", ImageSpec((112, 112)), align=Alignment("five-point")
+    )
+    convert(options, {"": source})
+    index = Index.open(tmp_path / "set")
+    for i, landmarks in enumerate(index.columns["landmarks"].reshape(-1, 5, 2)):
+        given = points[index.name(i)]
+        assert np.allclose(landmarks, move_points(given, similarity(given, TEMPLATE_112)), atol=1e-3)
+    assert np.isnan(index.columns["detection_score"]).all()
 
 
 def test_what_a_source_does_not_know_of_a_face_is_no_face() -> None:
