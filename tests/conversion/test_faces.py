@@ -18,7 +18,8 @@ from fastface.conversion.check import check
 from fastface.conversion.convert import convert
 from fastface.conversion.faces import Alignment, Face, Finder, choose, face_of_source, prepare_face
 from fastface.conversion.options import Options
-from fastface.data.align import TEMPLATE_112, move_points, similarity, template
+from fastface.data.align import TEMPLATE_112, similarity, template
+from fastface.data.geometry import move_points
 from fastface.data.images import ImageSpec, Rejected, load_rgb
 from fastface.data.index import Index
 from fastface.data.shards import ShardReader
