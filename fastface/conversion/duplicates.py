@@ -51,7 +51,8 @@ def find_duplicates(sets: Sequence[Index]) -> Duplicates:
     starts = np.concatenate([[0], np.cumsum([len(index) for index in sets])])
     readers = [ShardReader(index) for index in sets]
     found: dict[tuple[int, bytes], list[tuple[int, int]]] = {}
-    for place, key in zip(order[chosen].tolist(), ranked[chosen].tolist(), strict=True):
+    places = np.sort(order[chosen])  # in the order of the disk
+    for place, key in zip(places.tolist(), keys[places].tolist(), strict=True):
         number = int(np.searchsorted(starts, place, side="right")) - 1
         record = place - int(starts[number])
         digest = hashlib.sha256(readers[number].view(record).data).digest()

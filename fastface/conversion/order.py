@@ -64,11 +64,18 @@ def auto_shard_size(size: int) -> int:
 
 
 def shared_identities(sources: Mapping[str, Source]) -> dict[tuple[str, str], list[str]]:
-    """List the class names that occur in two sets, for every two sets that share any."""
+    """List the people (subjects where a column tells them, else classes) that two sets share, for every two that do."""
     names = list(sources)
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    found = {(a, b): sorted(set(sources[a].classes) & set(sources[b].classes)) for a, b in pairs}
+    people = {name: _people(source) for name, source in sources.items()}
+    found = {(a, b): sorted(people[a] & people[b]) for a, b in pairs}
     return {pair: shared for pair, shared in found.items() if shared}
+
+
+def _people(source: Source) -> set[str]:
+    if "subject" not in source.columns:
+        return set(source.classes)
+    return {source.values["subject"][k] for k in np.unique(source.columns["subject"]).tolist() if k >= 0}
 
 
 def fingerprint(source: Source) -> str:

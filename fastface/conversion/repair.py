@@ -123,12 +123,14 @@ class Damaged(Source):
         return self.__dict__ | {"_maps": {}}
 
     def _bytes(self, shard: int) -> np.ndarray:
+        """Map a shard (uint8 [bytes]), which is empty where there is none; one at a time, as each holds a file open."""
         if shard not in self._maps:
             try:
                 with open(self._folder / self._shards[shard], "rb") as file:
-                    self._maps[shard] = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-            except (OSError, ValueError):  # gone, unreadable or empty
-                self._maps[shard] = np.zeros(0, np.uint8)
+                    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self._maps = {shard: np.frombuffer(mapped, np.uint8)}
+            except (FileNotFoundError, ValueError):  # mmap refuses an empty file
+                self._maps = {shard: np.zeros(0, np.uint8)}
         return self._maps[shard]
 
     def _by_index(self, whole: Mapping[str, np.ndarray], names: _Named, known: list[str]) -> Iterator[Found]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -152,10 +154,10 @@ def test_splits_pairs_png_and_boxes_come_along(tmp_path: Path, wider: Path) -> N
     assert raw_bytes(Index.open(tmp_path / "again" / "train"), tmp_path / "s" / "raw")[0][:2] == b"\xff\xd8"
 
 
-def flip_image(path: Path) -> None:
+def flip_image(path: Path, record: int = 1) -> None:
     index = Index.open(path)
     data = bytearray(index.shard_path(0).read_bytes())
-    data[int(index.offset[1]) + 40] ^= 1
+    data[int(index.offset[record]) + 40] ^= 1
     index.shard_path(0).write_bytes(data)
 
 
@@ -178,3 +180,17 @@ def test_the_tool_repairs_and_refuses_what_it_cannot_mean(shards: Path, tmp_path
     with pytest.raises(SystemExit):
         main([str(shards), "--repair"])
     capsys.readouterr()
+
+
+def test_more_shards_than_files_may_be_open(tmp_path: Path) -> None:
+    path = make_set(tmp_path, people=16, images=8, shard_size=1)
+    before = contents(path)
+    flip_image(path.with_name("set"), record=0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, hard))
+    try:
+        _, lost = repair(path, tmp_path / "new", workers=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(lost) == 1
+    assert len(contents(tmp_path / "new")) == len(before) - 1

@@ -10,6 +10,7 @@ import pytest
 from fastface.conversion.check import check
 from fastface.conversion.convert import convert
 from fastface.conversion.options import Options
+from fastface.conversion.order import shared_identities
 from fastface.data.images import load_rgb
 from fastface.data.index import Index
 from fastface.data.shards import ShardReader
@@ -67,6 +68,9 @@ def test_sources_are_the_top_folders_and_keep_their_people_apart(tmp_path: Path)
     assert set(told(train, "subject").values()) == {"A/10", "B/0010"}
     assert told(sources["test"], "attack") == {names[4]: "none", names[5]: "replay"}
     assert train.values["source"] == sources["test"].values["source"] == ["A", "B"]
+    assert shared_identities(sources) == {}
+    fill(tmp_path, ["B/test/real/0010/9.png"])
+    assert shared_identities(open_source("liveness", tmp_path)) == {("train", "test"): ["B/0010"]}
 
 
 def test_without_splits_people_stay_whole_and_unknown_people_cannot_be_split(tmp_path: Path) -> None:

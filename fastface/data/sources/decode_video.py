@@ -137,11 +137,10 @@ class _Opened:
         self._reformatter = av.video.reformatter.VideoReformatter()
         av.logging.set_level(None)  # damaged files would fill the terminal; what is wrong is in rejects.csv
         try:
-            # err_detect: refuse what it would hide; the whitelist: no other file or address is ever opened
-            limits = {"protocol_whitelist": "file", "err_detect": "explode"}
+            limits = {"protocol_whitelist": "file"}  # no other file or address is ever opened
             self.container = av.open(os.fspath(path), format=self.format, options=limits, metadata_errors="ignore")
         except self.errors as error:
-            raise Rejected("corrupt", f"not a {self.format} file that can be opened: {error}") from None
+            raise Rejected("corrupt", f"cannot be opened as {self.format}: {error}") from None
         try:
             if not self.container.streams.video:
                 raise Rejected("not-an-image", "no video in it")
@@ -152,7 +151,7 @@ class _Opened:
             if codec.width * codec.height > MAX_PIXELS or max(codec.width, codec.height) > MAX_SIDE:
                 raise Rejected("too-large", f"{codec.width} x {codec.height} px; at most {MAX_PIXELS} px")
             codec.thread_type, codec.thread_count = "NONE", 1  # a worker process has one core
-            codec.options = {"err_detect": "explode"}
+            codec.options = {"err_detect": "explode"}  # damage is told, not painted over
         except Rejected:
             self.container.close()
             raise

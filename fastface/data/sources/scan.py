@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ EXTENSIONS = frozenset(
 )
 _SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"}
 _SPECIAL = {"link": "link", "device": "not-a-file", "sparse": "sparse-file"}  # members of an archive
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_DEPTH = 32  # folders in folders; a path of 4,096 characters could hold 2,000
 
 
@@ -99,7 +101,7 @@ class FileSource(Source):
 
 def _reason(part: str, is_folder: bool, extensions: frozenset[str]) -> str | None:
     """Say why a file or folder of this name is left out; None = it is not."""
-    if not part or part in (".", "..") or any(ord(c) < 32 or ord(c) == 127 for c in part):
+    if not part or part in (".", "..") or _CONTROL.search(part):
         return "unsafe-name"
     if part.startswith("."):
         return "hidden"
