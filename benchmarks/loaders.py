@@ -1,28 +1,20 @@
-"""A folder prepared by benchmarks/loader.py -> batches (images, labels), by each loader compared."""
+"""A folder prepared by benchmarks/loader.py -> batches (images, labels), by this project and what it brings along."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 from collections import deque
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Batches = Iterator[tuple[Any, Tensor]]
-
-
-class Case(NamedTuple):
-    """One row of the table."""
-
-    build: Callable[[Path, int, int], Batches]  # (prepared folder, threads or workers, batch size)
-    environment: dict[str, str] = {}  # noqa: RUF012 - of the process it runs in; never written to
-    delivers: bool = True  # float32 images; decode only delivers nothing
+from benchmarks.case import Batches, Build, Case
+from benchmarks.pixels import documented, normalised, one_thread, planar
 
 
 def decode_only(work: Path, threads: int, batch: int) -> Batches:
@@ -55,7 +47,7 @@ def decode_only(work: Path, threads: int, batch: int) -> Batches:
     return batches()
 
 
-def fastface(decoder: str) -> Callable[[Path, int, int], Batches]:
+def fastface(decoder: str) -> Build:
     """Build a case of this project's loader."""
 
     def build(work: Path, threads: int, batch: int) -> Batches:
@@ -95,10 +87,9 @@ def fastface(decoder: str) -> Callable[[Path, int, int], Batches]:
 def imagefolder(work: Path, threads: int, batch: int) -> Batches:
     """Build torchvision's ImageFolder and torch's DataLoader as their documentation shows."""
     from torch.utils.data import DataLoader
-    from torchvision import transforms as T
     from torchvision.datasets import ImageFolder
 
-    transform = T.Compose([T.RandomHorizontalFlip(), T.ToTensor(), T.Normalize([0.5] * 3, [0.5] * 3)])
+    transform = documented()
     torch.set_num_threads(1)
 
     def batches() -> Batches:
@@ -109,8 +100,9 @@ def imagefolder(work: Path, threads: int, batch: int) -> Batches:
 
 
 def imagefolder_tuned(work: Path, threads: int, batch: int) -> Batches:
-    """Decode with torchvision's decoder in the workers; mirror and normalise batches in the main process."""
+    """Decode with torchvision's decoder and mirror in the workers; normalise batches in the main process."""
     from torch.utils.data import DataLoader
+    from torchvision import transforms as T
     from torchvision.datasets import ImageFolder
     from torchvision.io import ImageReadMode, decode_jpeg, read_file
 
@@ -120,7 +112,7 @@ def imagefolder_tuned(work: Path, threads: int, batch: int) -> Batches:
     torch.set_num_threads(1)
 
     def batches() -> Batches:
-        dataset = ImageFolder(str(work / "images"), loader=load)
+        dataset = ImageFolder(str(work / "images"), T.RandomHorizontalFlip(), loader=load)
         loader = DataLoader(
             dataset,
             batch,
@@ -130,30 +122,16 @@ def imagefolder_tuned(work: Path, threads: int, batch: int) -> Batches:
             prefetch_factor=4,
             persistent_workers=True,
         )
-        out = None
-        for images, labels in loader:
-            out = torch.empty(images.shape) if out is None else out
-            yield mirrored_and_normalised(images, out), labels
+        yield from normalised(loader)
 
     return batches()
-
-
-def mirrored_and_normalised(images: Tensor, out: Tensor) -> Tensor:
-    """Finish uint8 [B, 3, H, W] in `out`, float32: recycled memory, eight images at a time in the cache."""
-    rows = torch.nonzero(torch.rand(len(images)) < 0.5)[:, 0]
-    images[rows] = images[rows].flip(-1)
-    for source, target in zip(images.split(8), out.split(8), strict=True):
-        target.copy_(source)
-        target.sub_(127.5).mul_(1 / 127.5)
-    return out
 
 
 def webdataset_documented(work: Path, threads: int, batch: int) -> Batches:
     """Build webdataset's pipeline and WebLoader as its documentation shows."""
     import webdataset
-    from torchvision import transforms as T
 
-    transform = T.Compose([T.RandomHorizontalFlip(), T.ToTensor(), T.Normalize([0.5] * 3, [0.5] * 3)])
+    transform = documented()
     torch.set_num_threads(1)
 
     def batches() -> Batches:
@@ -172,15 +150,11 @@ def webdataset_documented(work: Path, threads: int, batch: int) -> Batches:
 
 
 def webdataset_tuned(work: Path, threads: int, batch: int) -> Batches:
-    """Give webdataset the fastest decoder; mirror and normalise whole batches in the main process."""
-    import simplejpeg
+    """Give webdataset the fastest decoder, mirror in the workers; normalise whole batches in the main process."""
     import webdataset
     from torch.utils.data import default_collate
 
-    def load(data: bytes) -> np.ndarray:
-        return np.ascontiguousarray(simplejpeg.decode_jpeg(data).transpose(2, 0, 1))
-
-    torch.set_num_threads(1)
+    one_thread()
 
     def batches() -> Batches:
         shards = sorted(str(path) for path in (work / "shards").glob("*.tar"))
@@ -188,13 +162,10 @@ def webdataset_tuned(work: Path, threads: int, batch: int) -> Batches:
             webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0, empty_check=False)
             .shuffle(1000)
             .to_tuple("jpg", "cls")
-            .map_tuple(load, int)
+            .map_tuple(planar, int)
             .batched(batch, collation_fn=default_collate, partial=False)
         )
-        out = None
-        for images, labels in webdataset.WebLoader(dataset, batch_size=None, num_workers=threads):
-            out = torch.empty(images.shape) if out is None else out
-            yield mirrored_and_normalised(images, out), labels
+        yield from normalised(webdataset.WebLoader(dataset, batch_size=None, num_workers=threads))
 
     return batches()
 
@@ -243,13 +214,13 @@ def numbers(text: Tensor) -> Tensor:
 
 
 CASES: dict[str, Case] = {
-    "decode only": Case(decode_only, delivers=False),
+    "decode only": Case(decode_only, delivers="nothing"),
     "fastface torch": Case(fastface("torch")),
     "fastface torch, no numba": Case(fastface("torch"), {"NUMBA_DISABLE_JIT": "1"}),
-    "fastface dali-cpu": Case(fastface("dali-cpu")),
-    "DALI webdataset reader": Case(dali_reader),
+    "fastface dali-cpu": Case(fastface("dali-cpu"), needs=("nvidia.dali",)),
+    "DALI webdataset reader": Case(dali_reader, needs=("nvidia.dali",), reads=("idx",)),
     "webdataset": Case(webdataset_documented),
-    "webdataset, tuned": Case(webdataset_tuned),
-    "ImageFolder + DataLoader": Case(imagefolder),
-    "ImageFolder + DataLoader, tuned": Case(imagefolder_tuned),
+    "webdataset, tuned": Case(webdataset_tuned, needs=("cv2",)),
+    "ImageFolder + DataLoader": Case(imagefolder, reads=("images",)),
+    "ImageFolder + DataLoader, tuned": Case(imagefolder_tuned, reads=("images",)),
 }

@@ -1,16 +1,24 @@
 """Everything a run can be told: the sections of the YAML, their defaults and what they must satisfy together."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
     """A part of the YAML: unknown keys and wrong types are refused, values never change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+def _as_place(value: str | Path | None) -> str | Path | None:
+    """Keep a URL as text: a Path would make one slash of its two."""
+    return Path(value) if isinstance(value, str) and "://" not in value else value
+
+
+Place = Annotated[str | Path | None, AfterValidator(_as_place)]  # a folder, or a URL
 
 
 class ArcFaceTask(Section):
@@ -43,8 +51,12 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    shards: Path | None = None
-    """A folder made by tools/make_shards.py."""
+    shards: Place = None
+    """A folder made by tools/make_shards.py, or the URL of one: http(s)://, s3:// and what else fsspec reads."""
+    remote_cache_gb: float = Field(default=50.0, gt=0)
+    """Shards at a URL are kept on this machine up to this size (1e9 bytes); at least two windows of data.plan."""
+    remote_cache_folder: Path | None = None
+    """Where; null: fastface/shards in $XDG_CACHE_HOME or ~/.cache. All processes of a machine share it."""
     size: tuple[int, int] = (112, 112)
     """Width and height of the images in px; shards of another size are refused."""
     decoder: Literal["auto", "torch", "dali-cpu", "dali-gpu"] = "auto"
@@ -56,9 +68,17 @@ class DataConfig(Section):
     """Networks see (pixel - mean) / std."""
     ahead: int = Field(default=3, ge=1)
     """Micro-batches decoded before they are asked for."""
+    output: Literal["float32", "uint8"] = "float32"
+    """What the loader delivers: uint8 is a quarter of the memory, and is normalised on the device that trains."""
+    cache: str = "none"
+    """Keep decoded images from the first epoch on: none, memory, device (a GPU's), auto (the first of device and
+    memory where they fit), or a folder for a file that later runs find again."""
     check_crc: bool = True
-    """Compare every image with its CRC when it is read (3 to 5 us each, decoding takes 100): decoders accept most
+    """Compare every image with its CRC when it is read (2 us each, decoding takes 60 to 100): decoders accept most
     flipped bits without a word."""
+    max_damaged: float = Field(default=0.01, ge=0, le=1)
+    """Share of the images that may turn out damaged: each is named, and the next good image of its identity takes its
+    place. More than that stops the run."""
 
 
 class OptimConfig(Section):

@@ -1,7 +1,10 @@
 """Bytes -> a file that is there whole after a crash, or not at all."""
 
 import contextlib
+import csv
+import io
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -30,3 +33,13 @@ def fsync_folder(folder: Path) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def append_csv(path: Path, header: list[str], rows: Iterable[list[str]]) -> None:
+    """Add rows to a csv that several processes may be writing to: one write each, after the header of the first."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    with contextlib.suppress(FileExistsError), open(path, "xb", buffering=0) as file:
+        file.write((",".join(header) + "\n").encode())
+    with open(path, "ab", buffering=0) as file:
+        file.write(text.getvalue().encode("utf-8", "surrogateescape"))

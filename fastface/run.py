@@ -1,5 +1,6 @@
 """Command -> Run: the folder, the processes, the network, the optimizer and the loader of a run, restored."""
 
+import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from fastface.data.augment import Augment
 from fastface.data.index import Index
 from fastface.data.loader import Loader
 from fastface.data.plan import Plan
+from fastface.data.shard_cache import CacheOptions
 from fastface.hardware import decode_threads_of, decoder_of, start_processes
 from fastface.optim import Schedule, build_optimizer, build_schedule, parameter_groups
 from fastface.predictor import load_backbone_from
@@ -162,7 +164,11 @@ def build_loader(config: RunConfig, index: Index, plan: Plan, micro: int, device
         ahead=data.ahead,
         mean=data.mean,
         std=data.std,
+        output=data.output,
         check_crc=data.check_crc,
+        max_damaged=data.max_damaged,
+        cache=data.cache,
+        processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
     )
 
 
@@ -181,8 +187,9 @@ def schedule_of(config: RunConfig, total_steps: int, steps_per_epoch: int) -> Sc
 
 def open_shards(config: RunConfig) -> Index:
     if config.data.shards is None:
-        raise ValueError("data.shards is not set: name a folder made by tools/make_shards.py")
-    return Index.open(config.data.shards)
+        raise ValueError("data.shards is not set: name a folder made by tools/make_shards.py, or its URL")
+    cache = CacheOptions(config.data.remote_cache_folder, config.data.remote_cache_gb)
+    return Index.open(config.data.shards, cache, lost=config.data.max_damaged)
 
 
 def micro_batch_of(config: RunConfig, saved: checkpoint.Checkpoint | None) -> int:

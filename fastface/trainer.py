@@ -8,7 +8,9 @@ from torch import Tensor
 
 from fastface import checkpoint, dist
 from fastface.card import Card
-from fastface.data.batch import Batch
+from fastface.data.batch import Batch, normalised
+from fastface.data.damage import Bad
+from fastface.durable import append_csv
 from fastface.evaluators import Evaluators
 from fastface.log import Log
 from fastface.metrics.verification import metric_direction
@@ -39,6 +41,7 @@ def train(run: Run) -> int:
         evaluators = Evaluators(config.eval, Card.model_validate(run.state["card"]), run.accelerator.device)
         return loop(run, stop, log, evaluators)
     finally:
+        report_damage(run, log)
         run.loader.close()
         log.close()
         stop.close()
@@ -65,6 +68,7 @@ def loop(run: Run, stop: dist.StopRequest, log: Log, evaluators: Evaluators) -> 
         last = done == run.total_steps
         if done % config.log.every_steps == 0 or last:
             guard.check(done)
+            report_damage(run, log)
         if evaluators and (last or (eval_steps and done % eval_steps == 0)):
             guard.check(done)
             improved = evaluate(run, evaluators, log, done)
@@ -102,8 +106,8 @@ def train_step(run: Run, batches: Any, step: int, guard: "FiniteGuard") -> dict[
     for micro in range(run.accumulation):
         batch: Batch = next(batches)
         assert (batch.step, batch.micro) == (step, micro), "the loader and the loop disagree about the step"
-        if config.train.precision == "fp64":
-            batch = batch._replace(images=batch.images.double())
+        images = normalised(batch.images, config.data.mean, config.data.std)
+        batch = batch._replace(images=images.double() if config.train.precision == "fp64" else images)
         # Dropout depends on (seed, step, micro-batch) alone: nothing to save, and the same on any number of ranks.
         torch.manual_seed(seed_of(config.seed, step, dist.rank() * run.accumulation + micro))
         if micro < run.accumulation - 1:
@@ -184,6 +188,24 @@ def save(run: Run, done: int, log: Log) -> None:
         log.say(f"saved {path}")
     dist.barrier()
     log.resume_clock()
+
+
+SAID = 5
+"""Damaged images named in the log at once; all are in damaged.csv."""
+
+
+def report_damage(run: Run, log: Log) -> None:
+    """Name what the loader found bad since the last call; every process keeps its finds in the run's damaged.csv."""
+    found = run.loader.damage.news()
+    if not found:
+        return
+    path = run.folder / "damaged.csv"
+    append_csv(path, [*Bad._fields, "process"], [[*map(str, bad), str(dist.rank())] for bad in found])
+    for bad in found[:SAID]:
+        log.say(f"damaged, replaced by another image of its identity: {bad}")
+    count, total = len(run.loader.damage), run.loader.index.num_samples
+    more = f"{len(found) - SAID:,} more damaged images; " if len(found) > SAID else ""
+    log.say(f"{more}{count:,} of {total:,} images found damaged by this process so far, all listed in {path}")
 
 
 def seed_of(seed: int, step: int, micro: int) -> int:

@@ -1,9 +1,7 @@
 """Every decoder against one slow reference: decode, mirror, normalise, image by image in numpy."""
 
-import importlib.util
 import io
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +9,10 @@ import simplejpeg
 import torch
 from PIL import Image
 
-from fastface.data import batch as batch_module
 from fastface.data.augment import Draws
-from fastface.data.batch import Finisher, planar_kernel
-from fastface.data.decode import DECODERS, BadImage, build_decoder
+from fastface.data.batch import normalised
+from fastface.data.damage import BadImage
+from fastface.data.decode import DECODERS, build_decoder
 from tests.data import tiny
 
 MARKS = {"dali-cpu": [pytest.mark.dali], "dali-gpu": [pytest.mark.dali, pytest.mark.gpu]}
@@ -112,49 +110,17 @@ def test_a_decoder_names_the_bad_row_and_goes_on(name: str) -> None:
     assert np.array_equal(out.numpy(), reference(good, np.ones(6, bool), 127.5, 127.5))
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (7, 5), (16, 24), (112, 112), (64, 97)])
-def test_kernels_agree_to_the_bit(shape: tuple[int, int]) -> None:
-    pytest.importorskip("numba")
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (5, *shape, 3), np.uint8)
-    images.flags.writeable = False  # as DALI's are
-    flip = np.array([True, False, True, False, False])
-    planes = np.stack([(i[:, ::-1] if f else i).transpose(2, 0, 1) for i, f in zip(images, flip, strict=True)])
-    for mean, std in [(127.5, 127.5), (0.0, 255.0), (123.675, 58.395)]:
-        expected = (planes.astype(np.float32) - np.float32(mean)) * np.float32(1 / std)
-        for compiled, name in [(True, "numba"), (False, "numpy")]:
-            finish = Finisher(torch.device("cpu"), mean, std, compiled)
-            assert finish.kernel_name == name
-            out = torch.full((5, 3, *shape), torch.nan)
-            finish(images, flip, out)
-            assert np.array_equal(out.numpy(), expected)
-
-
-def test_without_numba_numpy_steps_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "numba", None)  # what an import finds where a package is missing
-    batch_module._numba_kernel.cache_clear()
-    try:
-        assert planar_kernel()[0] == "numpy"
-        with pytest.raises(ValueError, match=r"numba is not installed.*pip install"):
-            planar_kernel(compiled=True)
-    finally:
-        batch_module._numba_kernel.cache_clear()
-
-
-def test_numba_works_where_nothing_can_be_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("numba")
-    source = tmp_path / "kernels.py"
-    source.write_text(Path(batch_module.__file__).read_text())
-    (tmp_path / "__pycache__").touch()  # a file where numba wants a folder: this stops root as well
-    monkeypatch.setenv("XDG_CACHE_HOME", str(source / "cache"))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    spec = importlib.util.spec_from_file_location("kernels", source)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    with pytest.warns(UserWarning, match="NUMBA_CACHE_DIR"):
-        assert module.planar_kernel()[0] == "numba"
+@pytest.mark.parametrize("name", EVERY)
+def test_uint8_is_delivered_as_decoded(name: str) -> None:
+    device = "cuda" if name == "dali-gpu" else "cpu"
+    blobs = [tiny.encode(tiny.picture(seed), kind) for seed, kind in enumerate(KINDS)]
+    flip = np.array([True, False, True, False, True])
+    decoder = build_decoder(name, size=(tiny.WIDTH, tiny.HEIGHT), threads=1, device=device)
+    out = torch.zeros(5, 3, tiny.HEIGHT, tiny.WIDTH, dtype=torch.uint8, device=device)
+    decoder([np.frombuffer(blob, np.uint8) for blob in blobs], Draws(flip), out)
+    difference = np.abs(out.cpu().numpy().astype(int) - reference(blobs, flip, 0.0, 1.0))
+    assert difference.max() <= (2 if name == "dali-gpu" else 0)
+    assert np.array_equal(normalised(out.cpu(), 127.5, 127.5).numpy(), decode(name, blobs, flip, device))
 
 
 def test_missing_dali_is_said_with_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The loop, in this process: the loss falls, any checkpoint goes on to the bit, what cannot be is refused."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 
 from fastface.command import Command, load_config
+from fastface.data.index import Index
 from fastface.run import build_run
 from tests.data.shard_sets import make_set
-from tests.training import assert_same_bits, log_lines, losses, run_here, weights, write_config
+from tests.training import assert_same_bits, log_lines, losses, newest_run, run_here, weights, write_config
 
 STEPS = 12  # 48 images, batches of 16, 4 epochs
 
@@ -176,3 +178,34 @@ def test_every_switch_trains_a_step(config: Path, overrides: list[str]) -> None:
     import torch
 
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("options", [["--data.output", "uint8"], ["--data.cache", "memory"], ["--data.cache", "auto"]])
+def test_how_images_arrive_changes_no_bit(straight: Path, config: Path, options: list[str]) -> None:
+    run = run_here(config, *options)
+    assert (run / "metrics.jsonl").read_text() == (straight / "metrics.jsonl").read_text()
+    assert_same_bits(weights(run, STEPS), weights(straight, STEPS))
+
+
+def test_a_damaged_set_is_trained_through(shards: Path, tmp_path: Path) -> None:
+    shutil.copytree(shards, tmp_path / "shards")
+    index = Index.open(tmp_path / "shards")
+    for record in (5, 17, 18):
+        path = index.shard_path(int(index.shard[record]))
+        data = bytearray(path.read_bytes())
+        data[int(index.offset[record]) + 100] ^= 16
+        path.write_bytes(data)
+    config = write_config(tmp_path, tmp_path / "shards")
+    with pytest.raises(ValueError, match=r"more than data\.max_damaged 0\.01 allows; the last is .* --repair"):
+        run_here(config)
+    assert len((newest_run(config) / "damaged.csv").read_text().splitlines()) == 2  # the header and the one too many
+    run = run_here(config, "--data.max_damaged", "0.1")
+    assert [line["step"] for line in log_lines(run)] == list(range(1, STEPS + 1))
+    with open(run / "damaged.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(int(row["record"]) for row in rows) == [5, 17, 18]
+    for row in rows:
+        assert row["name"] == index.name(int(row["record"]))
+    text = (run / "log.txt").read_text()
+    assert f"3 of {len(index)} images found damaged" in text
+    assert f"made from {index.name(17)!r}): crc32" in text

@@ -6,7 +6,7 @@ import csv
 import io
 import mmap
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +18,11 @@ from fastface.conversion.report import Report
 from fastface.conversion.walk import search
 from fastface.data.geometry import NUM_LANDMARKS, Faces
 from fastface.data.images import ImageSpec, Rejected, prepare
-from fastface.data.index import OTHER_COLUMNS, RECORD_COLUMNS, is_face_column, read_meta
+from fastface.data.index import CLASS_COLUMNS, OTHER_COLUMNS, RECORD_COLUMNS, is_face_column, read_meta
 from fastface.data.index_write import dataset_id, describe_column
+from fastface.data.names import Names
 from fastface.data.shards import BLOCK, padded, tar_header
-from fastface.data.sources import Names, Source
+from fastface.data.sources import Source
 
 LOST = ["set", "shard", "member", "offset", "identity", "name", "reason"]
 
@@ -85,8 +86,8 @@ class Damaged(Source):
         self._meta, whole = _read_index(folder, self.lost)
         self._shards = [shard["name"] for shard in self._meta.get("shards", [])]
         self._shards += sorted(file.name for file in folder.glob("*.tar") if file.name not in self._shards)
-        known: list[str] = self._meta.get("classes", [])
-        names = _Named(whole)
+        known: Sequence[str] = self._meta.get("classes") or _names("class_names", whole)
+        names = _names("names", whole)
         usable = {"shard", "offset", "length", "crc32"} <= set(whole)
         found = list((self._by_index if usable else self._by_search)(whole, names, known))
         labels = np.array([record.label for record in found], np.int64)
@@ -95,7 +96,7 @@ class Damaged(Source):
         if len(used) and not listed:
             self.lost.append(Lost("", "", 0, "", "meta.json", "the names of the classes are lost: class-LABEL stands"))
         # where the names are lost, numbers of one width keep the order of the labels
-        classes = [known[k] if listed else f"class-{k:09d}" for k in used.tolist()]
+        classes: list[str] = [str(known[k]) if listed else f"class-{k:09d}" for k in used.tolist()]
         super().__init__(classes, np.searchsorted(used, labels))
         self.ordered = True
         self._found = found
@@ -133,7 +134,7 @@ class Damaged(Source):
                 self._maps = {shard: np.zeros(0, np.uint8)}
         return self._maps[shard]
 
-    def _by_index(self, whole: Mapping[str, np.ndarray], names: _Named, known: list[str]) -> Iterator[Found]:
+    def _by_index(self, whole: Mapping[str, np.ndarray], names: Sequence[str], known: Sequence[str]) -> Iterator[Found]:
         """Yield the records whose bytes have the crc32 that the index says."""
         columns = [whole[name].tolist() for name in ("shard", "offset", "length", "crc32")]
         for row, (shard, offset, length, crc32) in enumerate(zip(*columns, strict=True)):
@@ -155,7 +156,9 @@ class Damaged(Source):
             else:
                 yield Found(shard, offset, length, label, row)
 
-    def _by_search(self, whole: Mapping[str, np.ndarray], names: _Named, known: list[str]) -> Iterator[Found]:
+    def _by_search(
+        self, whole: Mapping[str, np.ndarray], names: Sequence[str], known: Sequence[str]
+    ) -> Iterator[Found]:
         """Yield what can be decoded of all images that are found at block boundaries of the tars."""
         rows: dict[tuple[int, int], int] = {}  # (shard, offset) -> row of the index, as far as that is known
         if {"shard", "offset"} <= set(whole):
@@ -185,7 +188,7 @@ class Damaged(Source):
             self._lose(shard, offset, label, row, "not found", names, known)
 
     def _lose(
-        self, shard: int, offset: int, label: int, row: int, reason: str, names: _Named, known: list[str]
+        self, shard: int, offset: int, label: int, row: int, reason: str, names: Sequence[str], known: Sequence[str]
     ) -> None:
         identity = "" if label < 0 else known[label] if label < len(known) else f"class-{label:09d}"
         name = names[row] if row >= 0 and len(names) else ""
@@ -195,7 +198,7 @@ class Damaged(Source):
     def _take_columns(self, whole: Mapping[str, np.ndarray], rows: np.ndarray) -> None:
         """Bring along what the index says of the records beyond what the conversion finds itself."""
         for name, column in whole.items():
-            if name not in RECORD_COLUMNS and name not in OTHER_COLUMNS and not is_face_column(name):
+            if name not in {*RECORD_COLUMNS, *OTHER_COLUMNS, *CLASS_COLUMNS} and not is_face_column(name):
                 self.columns[name] = column[rows]
         if "landmarks" in whole:
             self.landmarks = whole["landmarks"][rows].reshape(-1, NUM_LANDMARKS, 2)
@@ -214,18 +217,10 @@ class Damaged(Source):
         self.pairs = [(a, b, same == "1", int(fold)) for a, b, same, fold in rows if a in mine and b in mine]
 
 
-class _Named:
-    """The names of the records, where their columns are whole."""
-
-    def __init__(self, whole: Mapping[str, np.ndarray]) -> None:
-        self._start = whole["names_start"] if {"names", "names_start"} <= set(whole) else np.zeros(0, np.int64)
-        self._block = whole.get("names", np.zeros(0, np.uint8))
-
-    def __len__(self) -> int:
-        return max(len(self._start) - 1, 0)
-
-    def __getitem__(self, row: int) -> str:
-        return self._block[self._start[row] : self._start[row + 1]].tobytes().decode("utf-8", "surrogateescape")
+def _names(column: str, whole: Mapping[str, np.ndarray]) -> Sequence[str]:
+    """Return the strings that a column and its starts hold; none where they are damaged."""
+    ends = f"{column}_start"
+    return Names.of_columns(whole[column], whole[ends]) if {column, ends} <= set(whole) else []
 
 
 def _read_index(folder: Path, lost: list[Lost]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

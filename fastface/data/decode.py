@@ -17,24 +17,16 @@ from fastface.spelling import nearest
 class Decoder(Protocol):
     """Decode, apply the draws, normalise; the same inputs give the same pixels on every CPU backend."""
 
+    finish: Finisher
     callers: int  # how many threads may call at the same time, each with a whole micro-batch
 
     def __call__(self, blobs: list[np.ndarray], draws: Draws, out: Tensor) -> None:
-        """Fill `out`, float32 [B, 3, H, W] on the device, complete on return. Raises BadImage."""
+        """Fill `out`, float32 or uint8 [B, 3, H, W] on the device, complete on return. Raises BadImage."""
         ...
 
     def close(self) -> None:
         """Let go of threads and buffers; no call may be running."""
         ...
-
-
-class BadImage(ValueError):
-    """An image of a micro-batch that cannot be decoded, or is not of the right size."""
-
-    def __init__(self, row: int, reason: str) -> None:
-        super().__init__(f"row {row}: {reason}")
-        self.row = row  # in the micro-batch
-        self.reason = reason
 
 
 def _torch(size: tuple[int, int], threads: int, finish: Finisher) -> Decoder:
@@ -74,7 +66,7 @@ def build_decoder(
 ) -> Decoder:
     """Build the decoder `name` of DECODERS for images of `size` (width, height) px, using `threads` threads.
 
-    compiled: see batch.planar_kernel. ValueError: unknown name, package missing, or no GPU for dali-gpu.
+    compiled: see kernels.kernels. ValueError: unknown name, package missing, or no GPU for dali-gpu.
     """
     if name not in DECODERS:
         raise ValueError(f"data.decoder {name!r} is unknown{nearest(name, DECODERS)}; known: {', '.join(DECODERS)}")

@@ -35,7 +35,7 @@ class DaliDecoder:
         self._free: deque[Any] = deque()  # pipelines no call is using; append and pop are atomic
 
     def __call__(self, blobs: list[np.ndarray], draws: Draws, out: Tensor) -> None:
-        """Fill `out`, float32 [B, 3, H, W]. Raises BadImage, or RuntimeError where no image is to blame."""
+        """Fill `out`, [B, 3, H, W]. Raises BadImage, or RuntimeError where no image is to blame."""
         try:
             batch_size, pipeline = self._free.pop()
         except IndexError:
@@ -43,7 +43,11 @@ class DaliDecoder:
         if batch_size < len(blobs):
             batch_size, pipeline = len(blobs), self._build(len(blobs))
         images = self._run(pipeline, blobs, draws)
-        self.finish(images, np.zeros(len(blobs), np.bool_), out)  # mirrored already
+        if isinstance(images, Tensor):
+            self.finish.from_device(images.permute(0, 3, 1, 2), out)
+        else:
+            with self.finish.target(out) as planes:
+                self.finish.pixels(images, np.zeros(len(blobs), np.bool_), planes)  # mirrored already
         self._free.append((batch_size, pipeline))  # not reached after an error: DALI's pipelines do not survive one
 
     def _run(self, pipeline: Any, blobs: list[np.ndarray], draws: Draws) -> np.ndarray | Tensor:
@@ -59,7 +63,7 @@ class DaliDecoder:
 
     def _blame(self, blobs: list[np.ndarray]) -> None:
         """Raise BadImage for the first image that libjpeg-turbo refuses; DALI does not always name it."""
-        image = np.empty((self.size[1], self.size[0], 3), np.uint8)
+        image = np.empty((self.size[1], self.size[0], 4), np.uint8)
         for row, blob in enumerate(blobs):
             decode_into(blob, image, row)
 

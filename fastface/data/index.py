@@ -5,12 +5,19 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import json
+import mmap
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
+
+from fastface.data.names import Names
+
+if TYPE_CHECKING:
+    from fastface.data.remote import RemoteSet
+    from fastface.data.shard_cache import CacheOptions
 
 FORMAT = 1  # raised when a reader of the older format would misread the newer one
 CHECK = "python tools/check_shards.py"
@@ -18,7 +25,7 @@ RECORD_COLUMNS = {  # one value per record; a source may add more
     "shard": "<i4",  # index into meta["shards"]
     "offset": "<i8",  # of the image bytes in its tar
     "length": "<i4",  # of the image bytes
-    "label": "<i4",  # index into meta["classes"]
+    "label": "<i4",  # index into the classes
     "crc32": "<u4",  # zlib.crc32 of the image bytes
     "width": "<u2",
     "height": "<u2",
@@ -31,6 +38,12 @@ OTHER_COLUMNS = {  # derived, other lengths
     "names_start": "<i8",  # [N + 1]
     "by_name": None,  # [N] record ids in the order of their names' bytes
 }
+CLASS_COLUMNS = {  # where there are more than MANY_CLASSES; meta["classes"] is null then
+    "class_names": "|u1",  # in UTF-8 (surrogateescape), end to end
+    "class_names_start": "<i8",  # [C + 1]
+}
+MANY_CLASSES = 100_000  # names in meta.json: 2 million cost 0.6 s and 190 MB at opening (results/start.jsonl)
+READ_AT_ONCE = 1 << 20  # labels checked at a time: 4 MB of memory
 
 
 # Of faces, where the source tells of them, in px of the stored image: `boxes` float32 [M, 4] x0 y0 x1 y1, those of
@@ -45,11 +58,11 @@ def expected_rows(name: str, samples: int, classes: int, arrays: Mapping[str, np
     """Return how long a column must be in a set of so many samples and classes."""
     if name in ("names_start", "boxes_start"):
         return samples + 1
-    if name == "names":
-        return int(arrays["names_start"][-1])
+    if name in ("names", "class_names"):
+        return len(arrays[name])  # any; where their starts end is checked apart
     if name == "boxes" or name.startswith("boxes_"):
         return int(arrays["boxes_start"][-1]) if "boxes_start" in arrays else -1
-    return classes + 1 if name == "label_start" else samples
+    return classes + 1 if name in ("label_start", "class_names_start") else samples
 
 
 class Located(NamedTuple):
@@ -70,7 +83,7 @@ class Index:
     dataset_id: str
     num_samples: int
     num_classes: int
-    classes: list[str]
+    classes: Sequence[str]  # a list, or Names where there are many
     image_size: tuple[int, int] | None  # (width, height), None where images differ
     shard: np.ndarray  # int32 [N]
     offset: np.ndarray  # int64 [N], bytes
@@ -83,37 +96,46 @@ class Index:
     _names: np.ndarray
     _names_start: np.ndarray
     _by_name: np.ndarray
+    remote: RemoteSet | None = None  # brings the shards, where they are on a server
 
     @classmethod
-    def open(cls, path: str | Path) -> Index:
-        """Open the shard set in folder `path`.
+    def open(cls, path: str | Path, cache: CacheOptions | None = None, *, lost: float = 0.0) -> Index:
+        """Open the shard set in folder `path`, or at a URL: then `cache` says where its shards are kept.
 
         Checks versions, sizes, shapes and, in one pass, the range of the labels; `tools/check_shards.py`
-        checks everything. Raises ValueError where something does not fit.
+        checks everything. Raises ValueError where something does not fit, but for missing and cut shards that hold
+        no more than the share `lost` of the images: a tolerant reader can do without them.
         """
-        path = Path(path)
-        meta = read_meta(path)
-        arrays = {name: _open_column(path, name, meta["columns"]) for name in meta["columns"]}
+        remote = _remote(str(path), cache) if "://" in str(path) else None
+        folder = Path(path) if remote is None else remote.folder
+        meta = read_meta(folder)
+        arrays = {name: _open_column(folder, name, meta["columns"]) for name in meta["columns"]}
         missing = [name for name in [*RECORD_COLUMNS, *OTHER_COLUMNS] if name not in arrays]
         if missing:
-            raise _damaged(path, f"meta.json lists no column {missing[0]!r}")
-        _check_shapes(path, meta, arrays)
-        _check_shard_sizes(path, meta)
+            raise _damaged(folder, f"meta.json lists no column {missing[0]!r}")
+        classes = class_names(folder, meta, arrays)
+        _check_shapes(folder, meta, arrays, len(classes))
+        _check_labels(folder, arrays["label"], meta["num_classes"])
+        if remote is None:  # else each is checked when it comes
+            _check_shard_sizes(folder, meta, lost)
         size = meta["image_size"]
         names = {name: arrays.pop(name) for name in ("names", "names_start", "by_name")}
+        for name in CLASS_COLUMNS:
+            arrays.pop(name, None)
         direct = ("shard", "offset", "length", "label", "crc32", "by_label", "label_start")
         return cls(
-            path=path,
+            path=folder,
             meta=meta,
             dataset_id=meta["dataset_id"],
             num_samples=meta["num_samples"],
             num_classes=meta["num_classes"],
-            classes=meta["classes"],
+            classes=classes,
             image_size=None if size is None else (size[0], size[1]),
             columns=arrays,
             _names=names["names"],
             _names_start=names["names_start"],
             _by_name=names["by_name"],
+            remote=remote,
             **{name: arrays[name] for name in direct},
         )
 
@@ -128,7 +150,9 @@ class Index:
         return len(self.meta["shards"])
 
     def shard_path(self, shard: int) -> Path:
-        """Return the tar of a shard."""
+        """Return the tar of a shard; one on a server is downloaded first."""
+        if self.remote is not None:
+            return self.remote.shard(shard)
         return self.path / self.meta["shards"][shard]["name"]
 
     def shard_bytes(self, shard: int) -> int:
@@ -180,13 +204,24 @@ def read_meta(path: Path) -> dict[str, Any]:
     """Read meta.json of the shard set in `path`; raise a ValueError where there is none or it is not ours."""
     file = path / "meta.json"
     try:
-        meta = json.loads(file.read_text("utf-8"))
+        text = file.read_text("utf-8")
     except FileNotFoundError:
         raise ValueError(_not_a_set(path)) from None
     except ValueError as error:
         raise _damaged(path, f"meta.json cannot be read ({error})") from None
+    return parse_meta(text, path)
+
+
+def parse_meta(text: str, path: Path | str) -> dict[str, Any]:
+    """Read the text of the meta.json of the set at `path`, a folder or a URL; ValueError where it is not ours."""
+    try:
+        meta = json.loads(text)
+    except ValueError as error:
+        raise _damaged(path, f"meta.json cannot be read ({error})") from None
     if not isinstance(meta, dict) or not isinstance(meta.get("format"), int):
-        raise ValueError(f"{file} is not a fastface shard set's: it has no format number; make it with make_shards.py")
+        raise ValueError(
+            f"{path}/meta.json is not a fastface shard set's: it has no format number; make it with make_shards.py"
+        )
     if meta["format"] != FORMAT:
         raise ValueError(
             f"{path} has format {meta['format']}, this fastface reads format {FORMAT}: make the shards again "
@@ -196,6 +231,15 @@ def read_meta(path: Path) -> dict[str, Any]:
     if lost := sorted(keys - set(meta)):
         raise _damaged(path, f"meta.json lacks {lost[0]!r}")
     return meta
+
+
+def class_names(path: Path, meta: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> Sequence[str]:
+    """Return the names of the classes: those in meta.json, or in columns of their own where they are many."""
+    if meta["classes"] is not None:
+        return meta["classes"]
+    if lost := [name for name in CLASS_COLUMNS if name not in columns]:
+        raise _damaged(path, f"meta.json names no classes and lists no column {lost[0]!r}")
+    return Names.of_columns(columns["class_names"], columns["class_names_start"])
 
 
 def _not_a_set(path: Path) -> str:
@@ -208,13 +252,22 @@ def _not_a_set(path: Path) -> str:
     return f"{path} {what}; make one with python tools/make_shards.py KIND INPUT --out {path}"
 
 
-def _damaged(path: Path, what: str) -> ValueError:
+def _remote(url: str, cache: CacheOptions | None) -> RemoteSet:
+    from fastface.data.remote import RemoteSet  # which needs this module
+
+    return RemoteSet(url, cache)
+
+
+def _damaged(path: Path | str, what: str) -> ValueError:
     return ValueError(f"{path}: {what}; run `{CHECK} {path}` to see all that is wrong, and make the shards again")
 
 
 def _open_column(path: Path, name: str, columns: Mapping[str, Any]) -> np.ndarray:
     file = path / "index" / f"{name}.npy"
     try:
+        with open(file, "rb") as opened:
+            _without_reading_ahead(opened.fileno())
+            opened.read(1)  # the page that np.load looks at: it would set the kernel reading ahead
         mapped = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise _damaged(path, f"index/{name}.npy cannot be opened ({error})") from None
@@ -226,30 +279,59 @@ def _open_column(path: Path, name: str, columns: Mapping[str, Any]) -> np.ndarra
     ) != expected or mapped.offset + mapped.nbytes != file.stat().st_size:
         found = f"{mapped.dtype.str} {list(mapped.shape)} in {file.stat().st_size:,} bytes"
         raise _damaged(path, f"index/{name}.npy is {found}, expected {expected[0]} {expected[1]}")
+    # Looked up at random: on a cold start a lookup then reads 4 kB of the file and not 128 kB around it.
+    cast(mmap.mmap, mapped.base).madvise(mmap.MADV_RANDOM)
     return np.asarray(mapped)  # a plain view: indexing a memmap costs 10 times as much
 
 
-def _check_shapes(path: Path, meta: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+def _check_shapes(path: Path, meta: dict[str, Any], arrays: Mapping[str, np.ndarray], named: int) -> None:
     samples, classes = meta["num_samples"], meta["num_classes"]
     for name, array in arrays.items():
         if array.ndim < 1 or len(array) != expected_rows(name, samples, classes, arrays):
             raise _damaged(path, f"index/{name}.npy has shape {array.shape} in a set of {samples:,} images")
-    if len(meta["classes"]) != classes or samples < 1:
-        raise _damaged(path, f"meta.json counts {classes:,} classes and names {len(meta['classes']):,}")
-    start = arrays["label_start"]
-    if start[0] != 0 or start[-1] != samples:
-        raise _damaged(path, f"index/label_start.npy runs from {start[0]} to {start[-1]}, not from 0 to {samples}")
-    label = arrays["label"]
-    low, high = int(label.min()), int(label.max())  # reads 4 bytes a record: 3 ms for 10 M once cached
+    if named != classes or samples < 1:
+        raise _damaged(path, f"meta.json counts {classes:,} classes and names {named:,}")
+    blocks = [name for name in ("names", "class_names") if name in arrays]
+    ends = {"label_start": samples} | {f"{name}_start": len(arrays[name]) for name in blocks}
+    for name, end in ends.items():
+        start = arrays[name]
+        if start[0] != 0 or start[-1] != end:
+            raise _damaged(path, f"index/{name}.npy runs from {start[0]} to {start[-1]}, not from 0 to {end}")
+
+
+def _check_labels(path: Path, label: np.ndarray, classes: int) -> None:
+    """Read every label once, through a small buffer: pages of the mapped column would stay in the process.
+
+    42 million labels take 0.1 s once cached. Read ahead they would be cached in pieces of 2 MB, and each of the
+    loader's lookups would map one whole (Linux 6.18): 137 MB for the first batches instead of 16.
+    """
+    low, high = 0, 0
+    with open(path / "index" / "label.npy", "rb") as file:
+        _without_reading_ahead(file.fileno())
+        file.seek(-label.nbytes, os.SEEK_END)
+        while len(part := np.fromfile(file, label.dtype, READ_AT_ONCE)):
+            low, high = min(low, int(part.min())), max(high, int(part.max()))
     if low < 0 or high >= classes:
         raise _damaged(path, f"labels run from {low} to {high}, there are {classes:,} classes")
 
 
-def _check_shard_sizes(path: Path, meta: dict[str, Any]) -> None:
+def _without_reading_ahead(descriptor: int) -> None:
+    """Let the kernel cache of a file what is asked for and no more."""
+    if hasattr(os, "posix_fadvise"):  # not on macOS
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+
+
+def _check_shard_sizes(path: Path, meta: dict[str, Any], lost: float) -> None:
+    wrong, images = [], 0.0
     for shard in meta["shards"]:
         try:
             size = os.stat(path / shard["name"]).st_size
         except FileNotFoundError:
-            raise _damaged(path, f"{shard['name']} is missing") from None
+            size = 0
         if size != shard["bytes"]:
-            raise _damaged(path, f"{shard['name']} has {size:,} bytes, expected {shard['bytes']:,}")
+            missing = "is missing" if not size else f"has {size:,} bytes, expected {shard['bytes']:,}"
+            wrong.append(f"{shard['name']} {missing}")
+            images += shard["samples"] * max(0.0, 1 - size / shard["bytes"])
+    if wrong and (not lost or images > lost * meta["num_samples"]):
+        more = f" (and {len(wrong) - 1:,} more shards: about {images:,.0f} images are lost)" if len(wrong) > 1 else ""
+        raise _damaged(path, wrong[0] + more)

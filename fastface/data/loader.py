@@ -12,12 +12,15 @@ import torch
 
 from fastface.data.augment import Augment, Draws
 from fastface.data.batch import Batch, Buffer
-from fastface.data.decode import BadImage, Decoder, build_decoder
+from fastface.data.cache import DecodedCache, build_cache
+from fastface.data.damage import BadImage, Damage
+from fastface.data.decode import Decoder, build_decoder
 from fastface.data.index import Index
 from fastface.data.plan import Plan, Slots
 from fastface.data.prefetch import Prefetch
 from fastface.data.shards import ShardReader
 
+OUTPUTS = {"float32": torch.float32, "uint8": torch.uint8}
 DRAWN_TOGETHER = 2048  # rows whose draws are made in one go: 3.5 us a row for 128, 0.3 us for 2,048 (2 cores, 2026-11)
 
 
@@ -53,6 +56,9 @@ class Loader:
     The global batch of a step is cut into world * accumulation micro-batches; a rank has `accumulation`
     neighbours of them. `ahead` micro-batches are prepared while one is in use. Memory is recycled: a batch is
     valid until the next one is asked for; clone what must outlive that.
+
+    output: "float32", normalised, or "uint8", as decoded. max_damaged: the share of the images that may turn out bad
+    and be replaced, see Damage. cache: see build_cache; `processes` of this machine hold one each.
     """
 
     def __init__(
@@ -71,7 +77,11 @@ class Loader:
         ahead: int = 3,
         mean: float = 127.5,
         std: float = 127.5,
+        output: str = "float32",
         check_crc: bool = False,
+        max_damaged: float = 0.0,
+        cache: str = "none",
+        processes: int = 1,
     ) -> None:
         self._constructed = time.perf_counter()
         self.accumulation = accumulation(plan.batch_size, micro_batch, world)
@@ -88,11 +98,14 @@ class Loader:
         self.rank, self.world, self.micro_batch, self.ahead = rank, world, micro_batch, ahead
         self.size, self.device = size, torch.device(device)
         self.timings = Timings()
-        self.reader = ShardReader(index, check_crc=check_crc)
+        self.damage = Damage(index, max_damaged)
+        self.reader = ShardReader(index, check_crc=check_crc, tolerant=True)
         self.decoder: Decoder = build_decoder(
             decoder, size=size, threads=threads, device=self.device, mean=mean, std=std
         )
-        self._buffers: list[Buffer] = [Buffer() for _ in range(max(ahead, self.decoder.callers) + 1)]
+        self.cache: DecodedCache | None = build_cache(cache, index, size, self.decoder.finish, self.reader, processes)
+        dtype = OUTPUTS[output]
+        self._buffers = [Buffer(dtype) for _ in range(max(ahead, self.decoder.callers) + 1)]
         self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self._run: Prefetch | None = None
 
@@ -104,6 +117,7 @@ class Loader:
         if start < 0 or (stop is not None and stop < start):
             raise ValueError(f"steps {start} to {stop}: steps count from 0 and do not run backwards")
         self._end_run()
+        self.reader.resume()
         jobs = _Jobs(self, start, stop)
         count = None if stop is None else (stop - start) * self.accumulation
         run = Prefetch(lambda n, buffer: self._make(*jobs[n], buffer), self._buffers, self.decoder.callers, count)
@@ -130,10 +144,12 @@ class Loader:
                 timings.images += len(batch.records)
                 yield batch
         finally:
-            run.close()
+            if run is self._run:
+                self._end_run()
 
     def _end_run(self) -> None:
         if self._run is not None:
+            self.reader.pause()  # else a thread that waits for a server would be waited for
             self._run.close()
             self._run = None
 
@@ -141,6 +157,8 @@ class Loader:
         """End the iteration with its threads, and let go of decoder and shards."""
         self._end_run()
         self.decoder.close()
+        if self.cache is not None:
+            self.cache.close()
         self.reader.close()
 
     def __enter__(self) -> Loader:
@@ -150,30 +168,31 @@ class Loader:
         self.close()
 
     def _make(self, slots: Slots, draws: Draws, micro: int, buffer: Buffer) -> Batch:
-        """Read and decode one micro-batch into `buffer`. ValueError names the image that cannot be used."""
-        records = slots.records
+        """Read and decode one micro-batch into `buffer`. ValueError names the image that is one too many bad ones."""
+        self.reader.follow(self.plan, slots.step, len(self._buffers))
+        records = self.damage.stand_ins(slots.records)
         out = buffer.images(len(records), self.micro_batch, self.size, self.device)
-        try:
-            if len(records):
-                self.decoder(self.reader.views(records), draws, out)
-        except BadImage as error:
-            self.reader.check_unchanged()  # a shard replaced under us is the likelier cause, and says so
-            raise ValueError(self._complain(int(records[error.row]), error.reason)) from error
+        done = not len(records)
+        while not done:
+            try:
+                if self.cache is not None:
+                    self.cache(records, draws, out)
+                else:
+                    self.decoder(self.reader.views(records), draws, out)
+                done = True
+            except BadImage as error:
+                self._note(int(records[error.row]), error.reason)
+                records = self.damage.stand_ins(slots.records)
         labels = torch.from_numpy(self.index.labels_of(records))
         with torch.cuda.stream(self._stream):  # no-op on a CPU; not to queue behind training
             return Batch(out, labels.to(self.device), records, slots.step, micro)
 
-    def _complain(self, record: int, reason: str) -> str:
-        index = self.index
-        place = index.locate(np.array([record]))
-        offset, shard = int(place.offset[0]), index.shard_path(int(place.shard[0]))
-        with open(shard, "rb") as file:
-            file.seek(offset - 512)  # the tar header before the image begins with the member's name
-            member = file.read(100).split(b"\0")[0].decode("ascii", "backslashreplace")
-        return (
-            f"{shard}, member {member} at byte {offset} (record {record}, made from {index.name(record)!r}): "
-            f"{reason}. Run `python tools/check_shards.py {index.path}`, then make the shards again"
-        )
+    def _note(self, record: int, reason: str) -> None:
+        try:
+            self.reader.check_unchanged()
+        except ValueError as changed:  # a shard replaced under us is the likelier cause
+            reason = f"{reason}; {changed}"
+        self.damage.add(record, reason)
 
 
 def accumulation(batch_size: int, micro_batch: int, world: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import resource
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,12 +14,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from fastface.data.damage import BadImage, describe
+
 if TYPE_CHECKING:
     from fastface.data.index import Index
 
 BLOCK = 512  # POSIX.1-1988 ustar: headers and padding come in blocks of 512 bytes
 END = bytes(2 * BLOCK)  # two zero blocks end an archive
 CHECK = "python tools/check_shards.py"
+SPARE_FILES = 512  # open files beside the shards: other sets, libraries, logs
 
 
 def shard_name(number: int) -> str:
@@ -103,21 +107,25 @@ class _Mapped(NamedTuple):
     """A shard in memory, and what identified its file when it was opened."""
 
     data: np.ndarray  # uint8 [bytes of the shard]
-    map: mmap.mmap
-    state: tuple[int, int, int]  # inode, size, mtime_ns
+    state: tuple[int, int, int] | None  # inode, size, mtime_ns; None where there is no file
+    wrong: str  # what is wrong with the whole file, or ""
 
 
 class ShardReader:
     """Give the encoded bytes of records; every shard is mapped once, when first needed.
 
-    `check_crc` compares each image with the index and raises a ValueError naming shard, member and offset.
+    `check_crc` compares each image with the index. What cannot be read raises a ValueError naming shard, member and
+    offset; a `tolerant` reader raises BadImage instead, and takes what a damaged shard still holds.
     Views stay valid after `close`: they hold on to the mapping. A reader is not to be shared over a fork.
     """
 
-    def __init__(self, index: Index, *, check_crc: bool = False) -> None:
+    def __init__(self, index: Index, *, check_crc: bool = False, tolerant: bool = False) -> None:
         self.index = index
         self.check_crc = check_crc
+        self.tolerant = tolerant
         self._mapped: list[_Mapped | None] = [None] * index.num_shards
+        _allow_open_files(index)
+        self.resume()
 
     def view(self, i: int) -> np.ndarray:
         """Return the encoded bytes of record i: uint8 [length], read-only, not copied."""
@@ -125,42 +133,62 @@ class ShardReader:
 
     def views(self, ids: np.ndarray) -> list[np.ndarray]:
         """Return `view` of each record; faster, as the index is read once for all."""
-        columns = (ids, *self.index.locate(ids))
-        return [self._view(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+        views, check = [], self.check_crc
+        located = (column.tolist() for column in self.index.locate(ids))
+        for row, (shard, offset, length, crc32) in enumerate(zip(*located, strict=True)):
+            mapped = self._mapped[shard] or self._map(shard)
+            data = mapped.data[offset : offset + length]
+            if len(data) < length or (check and zlib.crc32(data.data) != crc32):
+                self._refuse(row, int(ids[row]), mapped, data, length, crc32)
+            views.append(data)
+        return views
 
-    def _view(self, i: int, shard: int, offset: int, length: int, crc32: int) -> np.ndarray:
-        mapped = self._mapped[shard] or self._map(shard)
-        data = mapped.data[offset : offset + length]
-        if self.check_crc and (found := zlib.crc32(data.data)) != crc32:
-            raise ValueError(self._crc_message(i, shard, mapped, offset, found, crc32))
-        return data
+    def _refuse(self, row: int, record: int, mapped: _Mapped, data: np.ndarray, length: int, crc32: int) -> None:
+        reason = f"crc32 is {zlib.crc32(data.data):08x}, the index says {crc32:08x}: the file is damaged"
+        if len(data) < length:
+            reason = mapped.wrong
+        elif mapped.wrong:
+            reason = f"{reason} ({mapped.wrong})"
+        if self.tolerant:
+            raise BadImage(row, reason)
+        bad = describe(self.index, record, reason)
+        raise ValueError(f"{bad}; run `{CHECK} {self.index.path}` and make the shards again")
 
     def _map(self, shard: int) -> _Mapped:
         path, expected = self.index.shard_path(shard), self.index.shard_bytes(shard)
+        wrong = ""
         try:
             with open(path, "rb") as file:
                 stat = os.fstat(file.fileno())
                 if stat.st_size != expected:
-                    raise ValueError(
-                        f"{path} has {stat.st_size:,} bytes, its index says {expected:,}: it was changed or "
-                        f"cut after it was made; run `{CHECK} {self.index.path}` and make the shards again"
-                    )
-                mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                    wrong = f"{path} has {stat.st_size:,} bytes, its index says {expected:,}: it was changed or cut"
+                data = np.empty(0, np.uint8)
+                if stat.st_size:  # frombuffer, not np.memmap: slicing a memmap costs 2.3 us, an ndarray 0.3 us
+                    data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+            mapped = _Mapped(data, (stat.st_ino, stat.st_size, stat.st_mtime_ns), wrong)
         except FileNotFoundError:
-            raise ValueError(f"{path} is missing: put it back, or make the shards again") from None
-        # frombuffer, not np.memmap: slicing a memmap costs 2.3 us, an ndarray 0.3 us
-        mapped = _Mapped(np.frombuffer(mapping, np.uint8), mapping, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+            wrong = f"{path} is missing"
+            mapped = _Mapped(np.empty(0, np.uint8), None, wrong)
+        if wrong and not self.tolerant:
+            raise ValueError(f"{wrong}; run `{CHECK} {self.index.path}`, put it back or make the shards again")
         self._mapped[shard] = mapped
         return mapped
 
-    def _crc_message(self, i: int, shard: int, mapped: _Mapped, offset: int, found: int, expected: int) -> str:
-        header = bytes(mapped.data[offset - BLOCK : offset - BLOCK + 100])
-        member = header.split(b"\0")[0].decode("ascii", "backslashreplace")
-        return (
-            f"{self.index.shard_path(shard)}, member {member} at byte {offset}: crc32 is {found:08x}, the "
-            f"index says {expected:08x} (record {i}, made from {self.index.name(i)!r}): the "
-            f"file is damaged; run `{CHECK} {self.index.path}` and make the shards again"
-        )
+    def follow(self, plan: object, step: int, behind: int) -> None:
+        """Tell a set on a server that `step` of a plan comes next; unmap what neither it nor those just before need."""
+        if self.index.remote is not None:
+            for shard in self.index.remote.follow(plan, step, behind):
+                self._mapped[shard] = None
+
+    def pause(self) -> None:
+        """Break off downloads of a set on a server: nobody waits for them, until `resume`."""
+        if self.index.remote is not None:
+            self.index.remote.pause()
+
+    def resume(self) -> None:
+        """Allow downloads again, and `follow`."""
+        if self.index.remote is not None:
+            self.index.remote.resume()
 
     def check_unchanged(self) -> None:
         """Raise a ValueError naming the first shard whose file was replaced, cut or deleted since mapped.
@@ -168,8 +196,10 @@ class ShardReader:
         One stat per mapped shard (about 1 us): cheap enough for once an epoch, and after any decoding error.
         Reading beyond the end of a file that was cut while mapped would kill the process (SIGBUS).
         """
+        if self.index.remote is not None:
+            return  # the cache only ever deletes whole files, which stay as they are where they are mapped
         for shard, mapped in enumerate(self._mapped):
-            if mapped is None:
+            if mapped is None or mapped.state is None:
                 continue
             path = self.index.shard_path(shard)
             try:
@@ -181,6 +211,7 @@ class ShardReader:
 
     def close(self) -> None:
         """Let go of all shards; those that views still use stay mapped until the views go."""
+        self.pause()
         self._mapped = [None] * self.index.num_shards
 
     def __enter__(self) -> ShardReader:
@@ -190,6 +221,23 @@ class ShardReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _allow_open_files(index: Index) -> None:
+    """Raise this process's own limit of open files to what is allowed, where the shards need it.
+
+    Python keeps a file open with every mapping (until 3.13's trackfd), and the usual limit is 1,024.
+    """
+    needed = index.num_shards + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ValueError(
+            f"{index.path} has {index.num_shards:,} shards and this process may open {hard:,} files: "
+            f"allow {needed:,} (ulimit -n), or make larger shards (make_shards.py --shard-size)"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def relabel(source: Path, target: Path, labels: Iterable[tuple[int, int]]) -> tuple[int, str]:

@@ -194,3 +194,19 @@ def test_more_shards_than_files_may_be_open(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert len(lost) == 1
     assert len(contents(tmp_path / "new")) == len(before) - 1
+
+
+def test_names_of_many_classes_are_found_in_their_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastface.data.index_write.MANY_CLASSES", 2)
+    path = make_set(tmp_path)
+    assert json.loads((path / "meta.json").read_text())["classes"] is None
+    before = contents(path)
+    flip_image(path)
+    _, lost = repair(path, tmp_path / "new", workers=1)
+    after = contents(tmp_path / "new")
+    assert len(after) == len(before) - 1
+    assert after.items() <= before.items()
+    assert lost[0].identity.startswith("person_")
+    break_column("class_names")(path)
+    repair(path, tmp_path / "other", workers=1)
+    assert Index.open(tmp_path / "other").classes[0] == "class-000000000"

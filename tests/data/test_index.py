@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fastface.conversion.check import check
 from fastface.conversion.convert import convert
 from fastface.conversion.options import Options
-from fastface.data.index import Index
+from fastface.data.index import RECORD_COLUMNS, Index
+from fastface.data.index_write import write_index
 from tests.data.shard_sets import face, make_set, write_folder
 
 
@@ -105,6 +108,12 @@ def cut_meta(path: Path) -> None:
     (path / "meta.json").write_text((path / "meta.json").read_text()[:900])
 
 
+def wrong_name_start(path: Path) -> None:
+    starts = np.load(path / "index" / "names_start.npy")
+    starts[0] = 1
+    np.save(path / "index" / "names_start.npy", starts)
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "column cut": (cut_column, r"index/offset.npy cannot be opened|index/offset.npy is"),
     "column missing": (lambda path: (path / "index/label.npy").unlink(), r"index/label.npy cannot be opened"),
@@ -112,6 +121,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "column with pickles": (pickled_column, r"index/crc32.npy cannot be opened"),
     "label out of range": (wrong_label, r"labels run from 0 to 5, there are 5 classes"),
     "labels not counted": (wrong_start, r"label_start.npy runs from 0 to 29, not from 0 to 30"),
+    "names not counted": (wrong_name_start, r"names_start.npy runs from 1 to \d+, not from 0 to"),
     "shard cut": (
         lambda path: (path / "shard-000001.tar").write_bytes(b"x"),
         r"shard-000001.tar has 1 bytes, exp",
@@ -119,6 +129,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "shard missing": (lambda path: (path / "shard-000003.tar").unlink(), r"shard-000003.tar is missing"),
     "meta cut": (cut_meta, r"meta.json cannot be read"),
     "class names lost": (lambda path: edit_meta(path, classes=["a"]), r"counts 5 classes and names 1"),
+    "class names nowhere": (
+        lambda path: edit_meta(path, classes=None),
+        r"names no classes and lists no column 'class_names'",
+    ),
     "meta incomplete": (lambda path: edit_meta(path, columns={}), r"lists no column 'shard'"),
 }
 
@@ -154,3 +168,106 @@ def test_a_folder_of_splits_names_them(tmp_path: Path) -> None:
     path = make_set(tmp_path, split={"train": 0.6, "val": 0.4})
     with pytest.raises(ValueError, match=r"holds the splits train, val: open one of them, such as .*/train"):
         Index.open(path)
+
+
+@pytest.fixture
+def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A set that keeps its class names in columns, as sets of very many identities do."""
+    monkeypatch.setattr("fastface.data.index_write.MANY_CLASSES", 4)
+    raw = write_folder(tmp_path / "raw", people=5, images=2)
+    for old, new in [("person_001", "naïve"), ("person_003", "\U0001f642"), ("person_004", "p\udcff")]:
+        try:
+            (raw / old).rename(raw / new)
+        except OSError:
+            pytest.skip("this file system refuses names that are not UTF-8")
+    convert(Options("folder", raw, tmp_path / "set", workers=1))
+    return tmp_path / "set"
+
+
+def test_many_classes_are_named_in_columns(many: Path) -> None:
+    meta = json.loads((many / "meta.json").read_text())
+    assert (meta["format"], meta["classes"], meta["samples_per_class"]) == (1, None, None)
+    index = Index.open(many)
+    assert list(index.classes) == sorted(["naïve", "person_000", "person_002", "p\udcff", "\U0001f642"])
+    assert index.classes[1:3] == list(index.classes)[1:3]
+    assert [index.classes[label] for label in index.label] == [index.name(i).split("/")[0] for i in range(10)]
+    assert not {"class_names", "class_names_start", "names"} & set(index.columns)
+    for beyond in (-1, 5):
+        with pytest.raises(IndexError):
+            index.classes[beyond]
+    assert check(many, decode=True, workers=1) == []
+
+
+def test_the_same_set_with_classes_in_meta_has_another_id_and_the_same_rows(many: Path, tmp_path: Path) -> None:
+    columns = {file.stem: np.load(file) for file in (many / "index").glob("*.npy") if "class" not in file.stem}
+    shards = json.loads((many / "meta.json").read_text())["shards"]
+    names = list(Index.open(many).classes)
+    for shard in shards:
+        shutil.copy(many / shard["name"], tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fastface.data.index_write.MANY_CLASSES", 5)
+        write_index(tmp_path, columns, names, shards, {})
+    index = Index.open(tmp_path)
+    assert index.classes == names
+    assert index.dataset_id != Index.open(many).dataset_id
+    assert index.by_label.tolist() == Index.open(many).by_label.tolist()
+
+
+CLASS_DAMAGE: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+    "too few": (lambda start: start[:-1], r"class_names_start.npy is <i8 \[5\]|class_names_start.npy cannot be opened"),
+    "beyond the end": (lambda start: start + 1, r"class_names_start.npy runs from 1 to \d+, not from 0"),
+}
+
+
+@pytest.mark.parametrize("what", CLASS_DAMAGE)
+def test_damaged_class_columns_are_named(many: Path, what: str) -> None:
+    harm, message = CLASS_DAMAGE[what]
+    file = many / "index" / "class_names_start.npy"
+    np.save(file, harm(np.load(file)))
+    with pytest.raises(ValueError, match=message):
+        Index.open(many)
+
+
+def test_a_label_out_of_range_is_found_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_set(tmp_path)
+    monkeypatch.setattr("fastface.data.index.READ_AT_ONCE", 7)  # 30 labels in parts of 7, 7, 7, 7 and 2
+    Index.open(path)
+    good = np.load(path / "index" / "label.npy")
+    for place in (0, 6, 7, 28, 29):
+        for wrong in (-1, 5):
+            labels = good.copy()
+            labels[place] = wrong
+            np.save(path / "index" / "label.npy", labels)
+            low, high = labels.min(), labels.max()
+            with pytest.raises(ValueError, match=f"labels run from {low} to {high}, there are 5 classes"):
+                Index.open(path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="counts mapped pages, as Linux tells them")
+def test_opening_leaves_no_column_in_memory(tmp_path: Path) -> None:
+    path = make_set(tmp_path)
+    count = 1 << 20  # one part of labels; the columns of such a set take 40 MB
+    columns = {name: np.zeros(count, kind) for name, kind in RECORD_COLUMNS.items()}
+    columns["width"] += 32
+    columns["height"] += 32
+    row, ordered = np.arange(count, dtype="<i4"), np.arange(count + 1, dtype="<i8")
+    columns |= {"by_label": row, "label_start": np.array([0, count]), "by_name": row}
+    columns |= {"names": np.full(count, 97, np.uint8), "names_start": ordered}
+    shards = json.loads((path / "meta.json").read_text())["shards"]
+    write_index(path, columns, ["one"], shards, {})
+    index = Index.open(path)
+    assert len(index) == count
+    assert resident(path / "index") < 2e6, "only the ends of some columns were looked at"
+    index.label.max()
+    assert resident(path / "index") > 4e6, "or else nothing was measured"
+
+
+def resident(folder: Path) -> int:
+    """Return the bytes of files in `folder` that are mapped and in this process's memory."""
+    total, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ")[0]:
+            ours = str(folder) in line
+        elif ours and line.startswith("Rss:"):
+            total += int(line.split()[1]) * 1024
+    return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import tarfile
 import zlib
 from pathlib import Path
@@ -171,3 +172,25 @@ def test_index_columns_describe_the_bytes(tmp_path: Path) -> None:
             32,
             1,
         )
+
+
+def test_more_shards_than_files_may_be_open_are_read(tmp_path: Path) -> None:
+    index = Index.open(make_set(tmp_path, people=5, images=8, shard_size=1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1024:
+        pytest.skip(f"this machine allows {hard} open files")
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 10, hard))  # ten more files at most
+    try:
+        views = ShardReader(index, check_crc=True).views(np.arange(40))
+        assert [bytes(view) for view in views] == raw_bytes(index, tmp_path / "raw")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_limit_that_cannot_be_raised_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = Index.open(make_set(tmp_path))
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (100, 515))
+    with pytest.raises(ValueError, match=r"has 4 shards and this process may open 515 files: allow 516 \(ulimit -n\)"):
+        ShardReader(index)

@@ -251,3 +251,31 @@ def test_reading_far_costs_no_memory_and_large_pictures_are_refused(tmp_path: Pa
     reader = VideoReader(os.fspath(path), False)
     with pytest.raises(Rejected, match="ends before this frame"):
         reader.frame(1 << 40)
+
+
+def test_damage_costs_the_frames_to_the_next_key_frame_only(tmp_path: Path) -> None:
+    path = tmp_path / "in" / "p" / "v.mp4"
+    path.parent.mkdir(parents=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": "10", "bf": "0", "sc_threshold": "0"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for k in range(30):
+            pixels = np.random.default_rng(k // 10).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+            for bit in range(8):
+                pixels[HEIGHT // 2 :, 8 * bit : 8 * bit + 8] = 230 * (k >> bit & 1)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size, packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
+    assert [key for *_, key in packets] == [k % 10 == 0 for k in range(30)]
+    data = bytearray(path.read_bytes())
+    at, size, _ = packets[10]
+    data[at + 8 : at + size] = bytes(size - 8)  # the second key frame
+    path.write_bytes(data)
+    source = open_source("video", tmp_path / "in")[""]
+    for i in range(30):
+        if 10 <= i < 20:
+            with pytest.raises(Rejected, match=r"gives no frame for this time|damaged"):
+                source.read(i)
+        else:
+            assert shown(source, i) == i

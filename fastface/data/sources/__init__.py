@@ -3,8 +3,6 @@
 import os
 import stat
 import sys
-from array import array
-from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 
 from fastface.data.geometry import Faces
 from fastface.data.headers import Rejected
+from fastface.data.names import Names as Names  # where the layouts find it
 from fastface.spelling import nearest
 
 MAX_FILE_BYTES = 1 << 29  # 512 MB; 50 million pixels of 16-bit RGBA take 400 MB uncompressed
@@ -49,25 +48,6 @@ class Source:
 
     def close(self) -> None:
         """Let go of what reading has opened and a forked process must not inherit; reading opens it again."""
-
-
-class Names:
-    """Strings in one block of bytes: 10 million paths of 40 characters take 0.5 GB instead of 1 GB."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        block, ends = bytearray(), array("q", [0])
-        for name in names:
-            block += name.encode("utf-8", "surrogateescape")
-            ends.append(len(block))
-        self._block, self._ends = bytes(block), np.frombuffer(ends, np.int64)
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, i: int) -> str:
-        if not 0 <= i < len(self):
-            raise IndexError(i)
-        return self._block[self._ends[i] : self._ends[i + 1]].decode("utf-8", "surrogateescape")
 
 
 def encode_labels(names: list[str]) -> tuple[list[str], np.ndarray]:

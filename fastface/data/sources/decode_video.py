@@ -106,15 +106,28 @@ class VideoReader:
         return encode_bmp(np.rot90(self._opened.to_bgr(frame), frame.rotation // 90 % 4))
 
     def _decode(self) -> Iterator[tuple[int, Any]]:
-        number = 0
-        try:
-            for frame in self._opened.container.decode(self._opened.stream):
+        """Yield (stamp, frame); after damage nothing until the next key frame: what is predicted from it is wrong."""
+        number, whole = 0, True
+        packets = iter(self._opened.container.demux(self._opened.stream))
+        while True:
+            packet = None
+            try:
+                packet = next(packets, None)
+                frames = [] if packet is None else packet.decode()
+            except self._opened.errors as error:
+                self._end = Rejected("corrupt", f"the decoder met damaged data: {error}")
+                if packet is None or self._by_order:  # the file ends, or nobody knows how many frames are lost
+                    return
+                whole = False
+                continue
+            if packet is None:
+                return
+            for frame in frames:
                 stamp = number if self._by_order else frame.pts
                 number += 1
-                if stamp is not None:
+                whole = whole or frame.key_frame
+                if whole and stamp is not None:
                     yield stamp, frame
-        except self._opened.errors as error:
-            self._end = Rejected("corrupt", f"the decoder stopped: {error}")
 
     def close(self) -> None:
         """Close the file."""

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fastface.data.sources import Names, Source, check_size, encode_labels, read_file
+from fastface.data.names import Names
+from fastface.data.sources import Source, check_size, encode_labels, read_file
 from fastface.data.sources.tar import Member, members
 
 # Files with these names are tried; their first bytes decide. Formats that cannot be read are refused by name.

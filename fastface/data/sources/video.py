@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from fastface.data.headers import Rejected
-from fastface.data.sources import Names, Source, encode_labels
+from fastface.data.names import Names
+from fastface.data.sources import Source, encode_labels
 from fastface.data.sources.decode_video import Timeline, VideoReader, read_timeline
 from fastface.data.sources.folder import find_splits
 from fastface.data.sources.scan import EXTENSIONS, FileSource, Scan, left_out, scan
