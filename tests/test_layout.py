@@ -18,9 +18,9 @@ ENTRIES = ("train", "evaluate", "export", "verify")
 FLOORS = [
     {"section", "plan_settings", "dist", "durable", "spelling", "log"},
     {"data"},
-    {"conversion"},
     {"config"},  # lists what data can do: operators bring their own settings
-    {"models", "heads", "losses", "metrics", "mining", "optim", "card"},
+    {"models", "heads", "losses", "metrics", "mining", "optim", "card", "detection"},
+    {"conversion"},
     {"tasks"},
     {"command", "hardware", "checkpoint", "predictor", "foreign", "evaluation", "evaluators", "assessment"}
     | {"deployment", "run", "run_folder", "trainer"},

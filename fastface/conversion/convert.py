@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from fastface import __version__
 from fastface.conversion.duplicates import find_duplicates, write_duplicates
+from fastface.conversion.faces import Finder
 from fastface.conversion.join import DataError, check_columns, join_set, write_rejects
 from fastface.conversion.options import Options
 from fastface.conversion.order import auto_shard_size, fingerprint, order_of, shared_identities
@@ -62,7 +63,8 @@ def convert(
             sets = _divide(opened, options)
         except OSError as error:  # before anything was written, so it is the input's
             raise ValueError(f"cannot read {error.filename or options.input}: {error.strerror}") from error
-        jobs = {name: _job(source, name, options, partial) for name, source in sets.items()}
+        finder = _finder(options)
+        jobs = {name: _job(source, name, options, partial, finder) for name, source in sets.items()}
         with partial.storage():
             partial.agree(_plan(options, jobs))
             for job in jobs.values():
@@ -101,14 +103,27 @@ def _divide(sources: dict[str, Source], options: Options) -> dict[str, Source]:
         check_columns(source)
         if options.boxes and source.boxes is None:
             raise ValueError(f"--crop box: {options.input} has no boxes; a list needs columns x0,y0,x1,y1")
+        if options.align is not None:
+            options.align.check_source(source, str(options.input))
     return chosen
 
 
-def _job(source: Source, name: str, options: Options, partial: Partial) -> Job:
+def _finder(options: Options) -> Finder | None:
+    """Read what the detector found in earlier conversions to the same folder."""
+    if options.align is None or options.align.detector is None or options.join:
+        return None
+    finder = Finder(options.align.detector, options.out.parent / "detections")
+    if len(finder.known):
+        print(f"faces of {len(finder.known):,} images are known from {finder.known.folder}", file=sys.stderr)
+    return finder
+
+
+def _job(source: Source, name: str, options: Options, partial: Partial, finder: Finder | None) -> Job:
     size = len(source)
     order = order_of(source, options.seed, options.shuffle)
     shard_size = options.shard_size or auto_shard_size(size)
-    return Job(source, order, shard_size, options.spec, options.boxes, partial.made / name, partial.notes / name)
+    made, notes = partial.made / name, partial.notes / name
+    return Job(source, order, shard_size, options.spec, options.boxes, made, notes, options.align, finder)
 
 
 def _plan(options: Options, jobs: Mapping[str, Job]) -> dict[str, Any]:
@@ -179,7 +194,7 @@ def _estimate(jobs: list[Job], todo: list[tuple[int, int]]) -> float:
         positions = jobs[number].positions(shard)
         for position in np.linspace(positions[0], positions[-1], -(-SAMPLES // len(shards))).astype(int):
             try:
-                data = prepare_record(jobs[number], int(jobs[number].order[position])).data
+                data = prepare_record(jobs[number], int(jobs[number].order[position]), look=False).data
             except Rejected:
                 continue
             sizes.append(len(data) + OVERHEAD_BYTES)

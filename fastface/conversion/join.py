@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastface.conversion.annotate import face_columns
+from fastface.conversion.faces import chosen_columns
 from fastface.conversion.pack import PACKED, Job, Note, read_note
 from fastface.data.geometry import NUM_LANDMARKS
 from fastface.data.index import CLASS_COLUMNS, OTHER_COLUMNS, RECORD_COLUMNS, is_face_column
@@ -60,6 +61,8 @@ def join_set(job: Job, what: str, more: Mapping[str, Any]) -> dict[str, Any]:
     columns = {name: columns[name].astype(kind) for name, kind in RECORD_COLUMNS.items()}
     columns |= {name: column[record] for name, column in job.source.columns.items()}
     columns |= face_columns(job.source, [note.columns for note in notes])
+    chosen = [note.columns["face"] for note in notes if "face" in note.columns]
+    columns |= chosen_columns(np.concatenate(chosen)) if chosen else {}
     named = list(zip(job.source.classes, alive.tolist(), strict=True))
     classes = [name for name, keep in named if keep]
     names = [job.source.name(i) for i in record.tolist()]
@@ -69,6 +72,7 @@ def join_set(job: Job, what: str, more: Mapping[str, Any]) -> dict[str, Any]:
         "kept": int(columns["kept"].sum()),
         "rejected": dict(sorted(Counter(row[1] for note in every for row in note.rejects).items())),
         "faces": dict(sorted(sum((Counter(note.faces) for note in notes), Counter()).items())),
+        "without_face": int(np.isnan(np.concatenate(chosen)).all(axis=1).sum()) if chosen else None,
         "values": job.source.values,
         "lost_classes": [name for name, keep in named if not keep],
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastface.conversion.faces import Alignment
 from fastface.data.images import ImageSpec
 
 
@@ -20,6 +21,7 @@ class Options:
     out: Path
     spec: ImageSpec = field(default_factory=ImageSpec)
     boxes: bool = False  # crop to the boxes of the source
+    align: Alignment | None = None  # find faces and cut them out
     root: Path | None = None  # kind list: where its paths start
     annotations: Path | None = None  # kind widerface: the official list of boxes
     fps: float | None = None  # kind video: frames a second
@@ -50,6 +52,10 @@ class Options:
                 raise ValueError(f"{name} {value} must be at least 1")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise ValueError(f"--fps {self.fps:g} must be above 0 and at most 1000 frames a second")
+        if self.align is not None and self.spec.size is None:
+            raise ValueError(f"--align {self.align.method} needs a target: add --size 112")
+        if self.align is not None and (self.boxes or self.spec.crop is not None):
+            raise ValueError("--align and --crop exclude each other: --align crop cuts a box out, --margin enlarges it")
         if not 0 <= self.max_rejects <= 1:
             raise ValueError(f"--max-rejects {self.max_rejects} must be a fraction of the images, 0 to 1")
 
@@ -63,7 +69,8 @@ class Options:
             "kind": self.kind,
             "input": self.input.resolve().name,
             "size": None if self.spec.size is None else list(self.spec.size),
-            "crop": "box" if self.boxes and self.spec.crop is None else self.spec.crop,
+            "crop": self._crop(),
+            "align": None if self.align is None else self.align.essence(),
             "quality": self.spec.quality,
             "lossless": self.spec.lossless,
             "annotations": _digest(self.annotations),
@@ -77,6 +84,12 @@ class Options:
             "shuffle": self.shuffle,
             "shard_size": self.shard_size,
         }
+
+    def _crop(self) -> float | str | None:
+        """Say what images show: a model that was trained on faces cut in one way must not get others."""
+        if self.align is not None:
+            return self.align.method
+        return "box" if self.boxes and self.spec.crop is None else self.spec.crop
 
 
 def _digest(path: Path | None) -> str | None:

@@ -63,6 +63,10 @@ def _describe(folder: Path, meta: Mapping[str, Any]) -> str:
         text += f"\n  rejected: {_counts(meta['rejected'])}"
     if meta["faces"]:
         text += f"\n  boxes and landmarks: {_counts(meta['faces'])}"
+    if meta.get("without_face"):
+        text += (
+            f"\n  {meta['without_face']:,} images show no face and are there whole; --no-face reject leaves them out"
+        )
     if meta["lost_classes"]:
         text += f"\n  {len(meta['lost_classes']):,} identities have no readable image and are no classes: "
         text += _some(meta["lost_classes"])

@@ -41,13 +41,13 @@ def cut_matrix(part: Sequence[float], width: float, height: float) -> tuple[floa
     return (across, 0.0, -x0 * across, 0.0, down, -y0 * down)
 
 
-def move_points(points: np.ndarray, matrix: Sequence[float]) -> np.ndarray:
+def move_points(points: np.ndarray, matrix: Sequence[float] | np.ndarray) -> np.ndarray:
     """Map points [..., 2] by such a matrix; float64 within, float32 out."""
     affine = np.array(matrix, np.float64).reshape(2, 3)
     return (np.asarray(points, np.float64) @ affine[:, :2].T + affine[:, 2]).astype(np.float32)
 
 
-def move_boxes(boxes: np.ndarray, matrix: Sequence[float]) -> np.ndarray:
+def move_boxes(boxes: np.ndarray, matrix: Sequence[float] | np.ndarray) -> np.ndarray:
     """Map boxes [..., 4]: the upright rectangle around the four moved corners."""
     corners = move_points(boxes[..., [0, 1, 2, 1, 0, 3, 2, 3]].reshape(*boxes.shape[:-1], 4, 2), matrix)
     return np.concatenate([corners.min(axis=-2), corners.max(axis=-2)], axis=-1)
@@ -62,7 +62,7 @@ class PlacedBoxes(NamedTuple):
     clipped: int  # of the k, how many reached over an edge
 
 
-def place_boxes(boxes: np.ndarray, matrix: Sequence[float], width: int, height: int) -> PlacedBoxes:
+def place_boxes(boxes: np.ndarray, matrix: Sequence[float] | np.ndarray, width: int, height: int) -> PlacedBoxes:
     """Map the boxes (float32 [given, 4]) of one image; those that are no part of the stored image are left out."""
     full = np.isfinite(boxes).all(axis=1) & (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
     moved = move_boxes(np.where(full[:, None], boxes, 0), matrix)

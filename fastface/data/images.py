@@ -12,7 +12,7 @@ from PIL import Image
 from fastface.data.geometry import UNMOVED, cut_matrix
 from fastface.data.headers import MAX_SIDE, MIN_SIDE, REASONS, Header, Rejected, read_header
 
-__all__ = ["REASONS", "ImageSpec", "Prepared", "Rejected", "decode_jpeg", "load_rgb", "prepare"]
+__all__ = ["REASONS", "ImageSpec", "Prepared", "Rejected", "decode_jpeg", "encode", "load_rgb", "prepare"]
 
 DEFAULT_QUALITY = 95
 
@@ -52,6 +52,7 @@ class Prepared(NamedTuple):
     kept: bool
     extension: str  # "jpg" or "png"
     matrix: tuple[float, ...] = UNMOVED  # px of the upright input -> px of this image: geometry.move_points
+    face: np.ndarray | None = None  # float32 [15]: box, landmarks, score, where one was looked for
 
 
 def prepare(data: bytes, spec: ImageSpec, box: np.ndarray | None = None) -> Prepared:
@@ -70,15 +71,19 @@ def prepare(data: bytes, spec: ImageSpec, box: np.ndarray | None = None) -> Prep
         if spec.size in (None, stored):
             return Prepared(data, *stored, kept=True, extension="png" if spec.lossless else "jpg")
     image, part = _cut(image, spec, box)
+    return encode(image, spec)._replace(matrix=cut_matrix(part, image.shape[1], image.shape[0]))
+
+
+def encode(image: np.ndarray, spec: ImageSpec) -> Prepared:
+    """Encode uint8 [H, W, 3] as JPEG q95 4:2:0, or as `spec` says."""
     height, width = image.shape[:2]
-    matrix = cut_matrix(part, width, height)
     if spec.lossless:
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "PNG")
-        return Prepared(buffer.getvalue(), width, height, False, "png", matrix)
+        return Prepared(buffer.getvalue(), width, height, kept=False, extension="png")
     quality = spec.quality or DEFAULT_QUALITY
     encoded = simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality, "RGB", "420", fastdct=False)
-    return Prepared(encoded, width, height, False, "jpg", matrix)
+    return Prepared(encoded, width, height, kept=False, extension="jpg")
 
 
 def load_rgb(data: bytes, spec: ImageSpec | None = None, box: np.ndarray | None = None) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,7 @@ class Weighted(Drawn):
 
 
 def _shares(
-    index: Index, column: str, names: list[str], counts: np.ndarray, weights: Mapping[str, float]
+    index: Index, column: str, names: Sequence[str], counts: np.ndarray, weights: Mapping[str, float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the values to draw from (int64, places in `names`) and their weights, float64 likewise."""
     shares = np.ones(len(counts))
