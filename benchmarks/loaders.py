@@ -52,11 +52,12 @@ def _decode_only(layout: str, work: Path, threads: int, batch: int) -> Batches:
     return batches()
 
 
-def fastface(decoder: str, images: int | None = None, augment: str | None = None, **options: Any) -> Build:
+def fastface(decoder: str, images: int | None = None, augment: str = "none", **options: Any) -> Build:
     """Build a case of this project's loader: `images` of each identity, a preset of augmentation, further options."""
 
     def build(work: Path, threads: int, batch: int) -> Batches:
         from fastface.data.augment import Augment
+        from fastface.data.augment.presets import operators
         from fastface.data.index import Index
         from fastface.data.loader import Loader
         from fastface.data.plans import PerIdentity, Shuffled
@@ -74,7 +75,7 @@ def fastface(decoder: str, images: int | None = None, augment: str | None = None
             loader = Loader(
                 index,
                 plan,
-                augment=Augment(0.5, operators_of(augment)),
+                augment=Augment(0.5, operators(augment)),
                 decoder=decoder,
                 size=index.image_size,
                 micro_batch=batch,
