@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 UV ?= uv
-PYTEST_FLAGS ?= -q
+PYTEST_FLAGS ?= -q -n auto --maxprocesses 8 --dist loadfile
 
 # The stamp carries the lock's hash in its name and is written last: neither an interrupted install nor an older
 # lock can pass for a finished one.

@@ -92,7 +92,7 @@ def test_no_mirroring_no_shuffling_and_repeating_are_seen(work: Path, batch: tup
 
 def test_layouts_hold_the_same_images(work: Path) -> None:
     from benchmarks.peer_formats import RecordIO
-    from fastface.data.sources import open_source
+    from fastface.data.sources.kinds import open_source
 
     index = Index.open(work / "shards")
     reader = ShardReader(index)
@@ -127,7 +127,7 @@ def test_repeats_a_set_and_keeps_it(work: Path, tmp_path: Path) -> None:
 
 
 def test_cases_are_chosen_by_how_they_begin(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert loader.choose(["decode", "FFCV JPEG"], []) == ["decode only", "FFCV JPEG", "FFCV JPEG, tuned"]
+    assert loader.choose(["DALI web", "FFCV JPEG"], []) == ["DALI webdataset reader", "FFCV JPEG", "FFCV JPEG, tuned"]
     assert not {"FFCV raw", "grain"} & set(loader.choose(None, ["FFCV", "grain"]))
     with pytest.raises(ValueError, match="perhaps you meant 'fastface torch'"):
         loader.choose(["fastface torhc"], [])

@@ -292,9 +292,8 @@ class RemoteSet:
         except OSError as error:
             free = shutil.disk_usage(self.folder).free
             more = f": {free:,} bytes are free; lower data.remote_cache_gb, or" if error.errno == errno.ENOSPC else ";"
-            raise ValueError(
-                f"{part}: {error.strerror or error}{more} give another data.remote_cache_folder"
-            ) from error
+            what = f"{part}: {error.strerror or error}{more} give another data.remote_cache_folder"
+            raise ValueError(what) from error
         raise ValueError(
             f"{self.url}/{name} is damaged: all {size:,} bytes came twice, and {problem}. It was changed after the "
             "set was made, or uploaded badly: upload it again (or all of the set, meta.json last)"

@@ -106,7 +106,7 @@ class Pretended:
             "length": (numbers >> np.uint64(50)).astype("<i4"),
         }
         self.meta: dict[str, list] = {"shards": []}
-        self.num_shards = 0
+        self.num_shards, self.remote = 0, None
 
     def __len__(self) -> int:
         return len(self.columns["crc32"])
