@@ -29,7 +29,8 @@ from fastface.data.augment import Augment, apply_reference  # noqa: E402 - after
 from fastface.data.augment.presets import OPERATORS, PRESETS, operators  # noqa: E402
 from fastface.data.decode import build_decoder  # noqa: E402
 from fastface.data.index import Index  # noqa: E402
-from fastface.data.plan import Shuffled, Slots  # noqa: E402
+from fastface.data.plan import Slots  # noqa: E402
+from fastface.data.plans import Shuffled  # noqa: E402
 from fastface.data.shards import ShardReader  # noqa: E402
 
 BACKENDS = ("torch", "dali-cpu")

@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.loader import ROOT, machine_s
-from benchmarks.report import cpu_name, versions
 from fastface.data.decode_torch import decode_into
 from fastface.data.plans import Shuffled
 from fastface.data.shards import ShardReader
 
 RESULTS = ROOT / "benchmarks/results"
-
-
-def circumstances(benchmark: str, note: str = "") -> dict[str, Any]:
-    """Return what every result says about the machine and the moment."""
-    return {
-        "benchmark": benchmark,
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "versions": versions(),
-        "note": note,
-    }
 
 
 def others_s() -> float:

@@ -24,9 +24,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.common import append, circumstances  # noqa: E402
+from benchmarks.common import append  # noqa: E402
 from benchmarks.inputs import draw  # noqa: E402 - after the path that makes them importable
 from benchmarks.loader import machine_s  # noqa: E402
+from benchmarks.report import circumstances  # noqa: E402
 
 WRITER = """
 import sys, webdataset

@@ -24,9 +24,10 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from benchmarks.common import DecodeOnly, append, circumstances, cpu_name, others_s  # noqa: E402
+from benchmarks.common import DecodeOnly, append, others_s  # noqa: E402
 from benchmarks.diagnosis import Figures, diagnose  # noqa: E402
 from benchmarks.peaks import peak, wait  # noqa: E402
+from benchmarks.report import circumstances, cpu_name  # noqa: E402
 from fastface.command import parse_command  # noqa: E402
 from fastface.data.batch import Batch  # noqa: E402
 from fastface.data.kernels import kernels  # noqa: E402

@@ -25,7 +25,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.common import RESULTS, append, circumstances  # noqa: E402
+from benchmarks.common import RESULTS, append  # noqa: E402
+from benchmarks.report import circumstances  # noqa: E402
 
 ROW = np.dtype([("step", "<i8"), ("slot", "<i4"), ("record", "<i8"), ("key", "<u8"), ("pixels", "<u4")])
 

@@ -25,7 +25,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.common import RESULTS, DecodeOnly, append, circumstances, memory_mb  # noqa: E402
+from benchmarks.common import RESULTS, DecodeOnly, append, memory_mb  # noqa: E402
+from benchmarks.report import circumstances  # noqa: E402
 
 BATCH = 128
 WAYS = {"one": "one iteration", "many": "a new iteration each epoch"}

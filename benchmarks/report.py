@@ -56,21 +56,28 @@ def summarise(
         row["ratio"] = round(row["images_s"] / base, 3) if base else None
     others = [run["others_cores"] for runs in results.values() for run in runs]
     return {
-        "benchmark": "loader",
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "versions": versions(),
+        **circumstances("loader", note),
         "images": images,
         "method": method,
         "cores_used_by_others": {
             "median": round(statistics.median(others), 2),
             "highest": round(max(others), 2),
         },
-        "note": note,
         "rows": rows,
+    }
+
+
+def circumstances(benchmark: str, note: str = "") -> dict[str, Any]:
+    """Return what every result says about the machine and the moment."""
+    return {
+        "benchmark": benchmark,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": versions(),
+        "note": note,
     }
 
 

@@ -24,7 +24,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.common import RESULTS, append, circumstances, forget_peak, memory_mb  # noqa: E402
+from benchmarks.common import RESULTS, append, forget_peak, memory_mb  # noqa: E402
+from benchmarks.report import circumstances  # noqa: E402
 
 BATCH = 128
 GOAL_S, GOAL_MB = 3.0, 300.0
