@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from fastface.data.index import Index
 from fastface.data.shards import ShardReader
 
 BATCH = 128
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def build(*_: Any) -> Any:
@@ -134,3 +136,8 @@ def test_cases_are_chosen_by_how_they_begin(monkeypatch: pytest.MonkeyPatch) -> 
     with_missing = Case(build, needs=("simplejpeg", "no_such_package.inside"))
     monkeypatch.setattr(loader, "CASES", {"here": Case(build), "missing": with_missing})
     assert loader.installed(["here", "missing"]) == (["here"], {"missing": "no_such_package.inside"})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_every_script_imports(path: Path) -> None:
+    importlib.import_module(f"benchmarks.{path.stem}")
