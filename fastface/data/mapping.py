@@ -1,4 +1,4 @@
-"""A column looked up at random -> mapped so that a lookup brings in little, whatever the page cache holds."""
+"""Columns looked up at random -> mapped so that a lookup brings in little, whatever the page cache holds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 
-AROUND = 1 << 16  # bytes: what Linux maps around a fault (its fault_around_bytes)
+AREA = 1 << 15  # bytes; with 64 kB, all that Linux maps around a fault, a start took up to 40 MB more (DECISIONS.md)
 LARGEST_AREA = 1 << 20  # bytes: still less than a folio of 2 MB
 LIMIT = Path("/proc/sys/vm/max_map_count")  # areas that a process may have, 65,530 by default
 
@@ -40,23 +40,21 @@ def map_little(columns: Sequence[np.memmap]) -> None:
 
     Where a file was read or written as a whole just before, the page cache holds it in folios of up to 2 MB. Since
     6.18 Linux maps a whole folio at a fault (mm/filemap.c; finish_fault in mm/memory.c), unless it reaches over the
-    ends of the area; then it maps 64 kB, and nothing beyond the area. Areas that differ are not merged: every second
-    one is marked to be left out of core dumps, where unchanged pages of files are not written anyway. Half of the
-    areas that the process may have are left to others: columns for which the rest does not do are cut less finely.
+    ends of the area; then it maps up to 64 kB, and nothing beyond the area. Areas that differ are not merged: every
+    second one is marked to be left out of core dumps, where unchanged pages of files are not written anyway. Half of
+    the areas that the process may have are left to others: what does not fit into the rest is cut less finely.
     """
-    if not hasattr(mmap, "MADV_DONTDUMP") or not LIMIT.exists() or AROUND // 2 % mmap.PAGESIZE:
+    if not hasattr(mmap, "MADV_DONTDUMP") or not LIMIT.exists() or AREA % mmap.PAGESIZE:
         return  # not Linux, or pages of 64 kB
     mappings = [_mapping(column) for column in columns]
-    size, total = AROUND, sum(len(mapping) for mapping in mappings)
+    size, total = AREA, sum(len(mapping) for mapping in mappings)
     room = int(LIMIT.read_text()) // 2 - count_areas()
     while total > size * room and size <= LARGEST_AREA:
         size *= 2
     if size > LARGEST_AREA:
         return
-    for column, mapping in zip(columns, mappings, strict=True):
-        address = column.ctypes.data // mmap.PAGESIZE * mmap.PAGESIZE  # a .npy header is shorter than a page
-        # Areas end in the middle of the aligned 64 kB that the kernel looks at: it maps 48 kB on average, not 64.
-        for start in range((AROUND // 2 - address) % AROUND, len(mapping), 2 * size):
+    for mapping in mappings:
+        for start in range(0, len(mapping), 2 * size):
             mapping.madvise(mmap.MADV_DONTDUMP, start, min(size, len(mapping) - start))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from fastface.data import mapping
 from fastface.data.index import Index
-from fastface.data.mapping import LARGEST_AREA, count_areas, map_little, open_for_lookups
+from fastface.data.mapping import AREA, LARGEST_AREA, count_areas, map_little, open_for_lookups
 from tests.data.shard_sets import make_set
 
 linux = pytest.mark.skipif(not mapping.LIMIT.exists(), reason="memory areas are Linux's")
@@ -57,27 +57,26 @@ def test_a_lookup_does_not_map_the_folio_around_it(tmp_path: Path) -> None:
     before = resident(file)
     assert np.array_equal(values[places], places)
     grown = resident(file) - before
-    assert FOLIOS * 4096 <= grown <= FOLIOS * mapping.AROUND, f"{FOLIOS} lookups brought in {grown:,} bytes"
+    assert FOLIOS * 4096 <= grown <= FOLIOS * AREA, f"{FOLIOS} lookups brought in {grown:,} bytes"
 
 
 @linux
 @pytest.mark.parametrize(
-    ("room", "most"),
-    [(10_000, 34), (20, 20), (4, 4), (2, 1), (0, 1), (-5, 1)],
+    ("room", "size"),
+    [(10_000, AREA), (20, 4 * AREA), (4, LARGEST_AREA), (1, None), (0, None), (-5, None)],
     ids=["plenty", "less", "one MB each", "not even that", "none", "over the half already"],
 )
 def test_half_of_the_areas_are_left_to_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, most: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, size: int | None
 ) -> None:
-    opened = open_for_lookups(column(tmp_path, FOLIO))
+    file = column(tmp_path, FOLIO)
+    opened = open_for_lookups(file)
     limit = tmp_path / "max_map_count"
     limit.write_text(f"{2 * (count_areas() + room)}\n")
     monkeypatch.setattr(mapping, "LIMIT", limit)
     map_little([opened])
-    areas = sum(str(tmp_path) in line for line in Path("/proc/self/maps").read_text().splitlines())
-    size = {34: mapping.AROUND, 20: 2 * mapping.AROUND, 4: LARGEST_AREA}.get(most, 2 * FOLIO)
-    assert areas <= most
-    assert areas >= FOLIO // size, "cut no less finely than need be"
+    areas = sum(line.endswith(str(file)) for line in Path("/proc/self/maps").read_text().splitlines())
+    assert areas == (-(-file.stat().st_size // size) if size else 1)
     assert np.array_equal(opened, np.arange(len(opened)))
 
 
