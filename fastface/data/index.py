@@ -127,6 +127,11 @@ class Index:
     def num_shards(self) -> int:
         return len(self.meta["shards"])
 
+    @functools.cached_property
+    def shard_start(self) -> np.ndarray:
+        """Where each shard's records start, int64 [num_shards + 1]: they follow one another as the shards do."""
+        return np.concatenate([[0], np.cumsum([shard["samples"] for shard in self.meta["shards"]])])
+
     def shard_path(self, shard: int) -> Path:
         """Return the tar of a shard."""
         return self.path / self.meta["shards"][shard]["name"]
@@ -137,13 +142,8 @@ class Index:
 
     def locate(self, records: np.ndarray) -> Located:
         """Say where the bytes of records (int64 [n]) are."""
-        shard = np.searchsorted(self._shard_end, records, side="right")  # shards ascend: one column less to look up
+        shard = np.searchsorted(self.shard_start, records, side="right") - 1  # one column less to look up
         return Located(shard, self.offset[records], self.length[records], self.crc32[records])
-
-    @functools.cached_property
-    def _shard_end(self) -> np.ndarray:
-        """The record after the last of each shard, int64 [shards]."""
-        return np.cumsum([shard["samples"] for shard in self.meta["shards"]])
 
     def labels_of(self, records: np.ndarray) -> np.ndarray:
         """Return the labels (int64 [n]) of records (int64 [n])."""
