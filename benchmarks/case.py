@@ -21,4 +21,5 @@ class Case(NamedTuple):
     # float32: contiguous [B, 3, H, W] in [-1, 1]; uint8: [B, 3, H, W] in 0 to 255, contiguous or channels last
     needs: tuple[str, ...] = ()  # modules that the project itself does not require
     reads: tuple[str, ...] = ()  # beside the shards: "images", "idx" or keys of layouts.LAYOUTS
+    augments: bool = False  # images are no longer those that were prepared, and are not compared with them
     epochs_before: int = 0  # taken before the clock starts, where a loader fills a cache in its first

@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.loader import ROOT, machine_s
 from benchmarks.report import cpu_name, versions
 from fastface.data.decode_torch import decode_into
-from fastface.data.plan import Shuffled
+from fastface.data.plans import Shuffled
 from fastface.data.shards import ShardReader
 
 RESULTS = ROOT / "benchmarks/results"

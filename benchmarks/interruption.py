@@ -122,7 +122,7 @@ def load(options: argparse.Namespace) -> None:
     from fastface.data.augment import Augment
     from fastface.data.index import Index
     from fastface.data.loader import Loader
-    from fastface.data.plan import Shuffled
+    from fastface.data.plans import Shuffled
     from fastface.durable import write_durably
 
     torch.set_num_threads(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +18,16 @@ from benchmarks.case import Batches, Build, Case
 from benchmarks.pixels import documented, normalised, one_thread, planar
 
 
-def decode_only(work: Path, threads: int, batch: int) -> Batches:
-    """Decode with libjpeg-turbo and keep nothing: the rate that bounds every loader here."""
+def decode_only(layout: str) -> Build:
+    """Build a case that decodes with libjpeg-turbo and keeps nothing: the rate that bounds every loader here."""
+    return functools.partial(_decode_only, layout)
+
+
+def _decode_only(layout: str, work: Path, threads: int, batch: int) -> Batches:
     import simplejpeg
 
     from fastface.data.index import Index
-    from fastface.data.plan import Shuffled
+    from fastface.data.plans import Shuffled
     from fastface.data.shards import ShardReader
 
     index = Index.open(work / "shards")
@@ -30,7 +35,7 @@ def decode_only(work: Path, threads: int, batch: int) -> Batches:
 
     def decode(blobs: list[np.ndarray]) -> None:
         for blob in blobs:
-            simplejpeg.decode_jpeg(blob)
+            simplejpeg.decode_jpeg(blob, layout)
 
     def batches() -> Batches:
         pool, waiting, step = ThreadPoolExecutor(threads), deque(), 0
@@ -47,14 +52,15 @@ def decode_only(work: Path, threads: int, batch: int) -> Batches:
     return batches()
 
 
-def fastface(decoder: str) -> Build:
-    """Build a case of this project's loader."""
+def fastface(decoder: str, images: int | None = None, augment: str = "none", **options: Any) -> Build:
+    """Build a case of this project's loader: `images` of each identity, a preset of augmentation, further options."""
 
     def build(work: Path, threads: int, batch: int) -> Batches:
         from fastface.data.augment import Augment
+        from fastface.data.augment.presets import operators
         from fastface.data.index import Index
         from fastface.data.loader import Loader
-        from fastface.data.plan import Shuffled
+        from fastface.data.plans import PerIdentity, Shuffled
 
         for package in ["numba", "nvidia.dali"][: 2 if decoder == "dali-cpu" else 1]:
             with contextlib.suppress(ImportError):
@@ -65,16 +71,17 @@ def fastface(decoder: str) -> Build:
         def batches() -> Batches:
             index = Index.open(work / "shards")
             assert index.image_size
-            plan = Shuffled(index.num_samples, batch, seed=0)
+            plan = PerIdentity(index, images, batch, 0) if images else Shuffled(index.num_samples, batch, seed=0)
             loader = Loader(
                 index,
                 plan,
-                augment=Augment(flip=0.5),
+                augment=Augment(0.5, operators(augment)),
                 decoder=decoder,
                 size=index.image_size,
                 micro_batch=batch,
                 threads=threads,
                 check_crc=True,
+                **options,
             )
             for item in loader.batches():
                 yield item.images, item.labels
@@ -214,9 +221,17 @@ def numbers(text: Tensor) -> Tensor:
 
 
 CASES: dict[str, Case] = {
-    "decode only": Case(decode_only, delivers="nothing"),
+    "decode only": Case(decode_only("RGB"), delivers="nothing"),
+    "decode only, four bytes a pixel": Case(decode_only("RGBX"), delivers="nothing"),
     "fastface torch": Case(fastface("torch")),
+    "fastface torch, uint8": Case(fastface("torch", output="uint8"), delivers="uint8"),
+    "fastface torch, P x K": Case(fastface("torch", images=4)),
+    "fastface torch, preset recognition": Case(fastface("torch", augment="recognition"), augments=True),
     "fastface torch, no numba": Case(fastface("torch"), {"NUMBA_DISABLE_JIT": "1"}),
+    "fastface cached": Case(fastface("torch", cache="memory"), epochs_before=1),
+    "fastface cached, uint8": Case(
+        fastface("torch", cache="memory", output="uint8"), delivers="uint8", epochs_before=1
+    ),
     "fastface dali-cpu": Case(fastface("dali-cpu"), needs=("nvidia.dali",)),
     "DALI webdataset reader": Case(dali_reader, needs=("nvidia.dali",), reads=("idx",)),
     "webdataset": Case(webdataset_documented),

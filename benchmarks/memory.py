@@ -70,7 +70,7 @@ def epochs(path: Path, decoder: str, way: str, count: int, threads: int) -> dict
     from fastface.data.augment import Augment
     from fastface.data.index import Index
     from fastface.data.loader import Loader
-    from fastface.data.plan import Shuffled
+    from fastface.data.plans import Shuffled
     from fastface.data.shards import ShardReader
 
     torch.set_num_threads(1)

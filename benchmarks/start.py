@@ -147,7 +147,7 @@ def start(path: Path, decoder: str, threads: int) -> dict[str, float]:
     from fastface.data.index import Index
     from fastface.data.kernels import kernels
     from fastface.data.loader import Loader
-    from fastface.data.plan import Shuffled
+    from fastface.data.plans import Shuffled
 
     if decoder.startswith("dali"):
         from nvidia.dali import fn  # noqa: F401 - imported here, not within the time that is measured

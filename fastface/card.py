@@ -45,7 +45,7 @@ class Card(BaseModel):
     std: float
     """The network takes (pixel - mean) / std, float32."""
     crop: float | str | None = None
-    """How images were cut before resizing, as given to make_shards --crop; null: not cut."""
+    """How images were cut before resizing, as given to make_shards --crop or --align; null: not cut."""
     flip: Literal["none", "sum", "concat"] = "none"
     """What is done with the mirrored image's embedding."""
     centre: bool = False

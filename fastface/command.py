@@ -13,6 +13,9 @@ from pydantic import BaseModel, ValidationError
 from fastface.config import RunConfig
 from fastface.spelling import nearest
 
+# How pydantic names the branches of data.augment, a preset or a list, within the path to what is wrong.
+BRANCHES = (("data", "augment", "preset"), ("data", "augment", "list"))
+
 
 class Command(NamedTuple):
     config: RunConfig
@@ -123,21 +126,47 @@ def _validate(content: dict[str, Any], where: str) -> RunConfig:
 
 
 def _explain(item: Any) -> str:
-    path = ".".join(str(part) for part in item["loc"])
+    loc = tuple(part for n, part in enumerate(item["loc"]) if item["loc"][: n + 1] not in BRANCHES)
+    path = ".".join(str(part) for n, part in enumerate(loc) if part not in _tagged(_type_at(loc[:n])))
     if item["type"] == "extra_forbidden":
-        owner = _section_at(item["loc"][:-1])
-        keys = list(owner.model_fields) if owner else []
-        return f"unknown key {path}{nearest(str(item['loc'][-1]), keys) or '; its section has ' + ', '.join(keys)}"
+        owner = _type_at(loc[:-1])
+        keys = list(owner.model_fields) if _is_section(owner) else []
+        return f"unknown key {path}{nearest(str(loc[-1]), keys) or '; its section has ' + ', '.join(keys)}"
     if item["type"] == "value_error":
         return f"{path or 'run'}: {item['ctx']['error']}"
+    if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        names, wanted = list(_tagged(_type_at(loc))), item["ctx"].get("tag")
+        what = f"no {wanted!r}{nearest(wanted, names)}" if wanted else "missing"
+        return f"{path}.name: {what}; choose {', '.join(names)}"
     return f"{path}: {item['msg'].lower()}, got {item['input']!r}"
 
 
-def _section_at(parts: Sequence[int | str]) -> type[BaseModel] | None:
-    section: Any = RunConfig
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _sections_in(kind: Any) -> list[type[BaseModel]]:
+    """List the sections that a type is made of: those of a union, of a list, of a dictionary's values."""
+    return [kind] if _is_section(kind) else [found for part in get_args(kind) for found in _sections_in(part)]
+
+
+def _tagged(kind: Any) -> dict[str, type[BaseModel]]:
+    """Return the sections of a union by the name that chooses them; nothing for any other type."""
+    sections = [] if _is_section(kind) else _sections_in(kind)
+    return {s.model_fields["name"].default: s for s in sections if "name" in s.model_fields}
+
+
+def _type_at(parts: Sequence[int | str]) -> Any:
+    """Return the type of what the keys `parts` lead to; None where nobody says."""
+    kind: Any = RunConfig
     for part in parts:
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            section = section.model_fields[str(part)].annotation
-        else:  # dict[str, EvalSet]: any key leads to its value type
-            section = next((a for a in get_args(section) if isinstance(a, type) and issubclass(a, BaseModel)), None)
-    return section if isinstance(section, type) and issubclass(section, BaseModel) else None
+        if _is_section(kind):
+            field = kind.model_fields.get(str(part))
+            kind = field.annotation if field else None
+        else:  # dict[str, EvalSet] and tuple[Source, ...]: any key leads to a section; a union's name to its own
+            sections, tagged = _sections_in(kind), _tagged(kind)
+            if not tagged:
+                kind = sections[0] if sections else None
+            elif part in tagged:  # else the place in a list of a union
+                kind = tagged[str(part)]
+    return kind

@@ -1,16 +1,23 @@
 """Everything a run can be told: the sections of the YAML, their defaults and what they must satisfy together."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+
+from fastface.data.augment.presets import AnyAugment
+from fastface.plan_settings import PlanSettings, ShuffledPlan
+from fastface.section import Section
 
 
-class Section(BaseModel):
-    """A part of the YAML: unknown keys and wrong types are refused, values never change after loading."""
+def _as_place(value: str | Path | None) -> str | Path | None:
+    """Keep a URL as text: a Path would make one slash of its two."""
+    return Path(value) if isinstance(value, str) and "://" not in value else value
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+Place = Annotated[str | Path | None, AfterValidator(_as_place)]  # a folder, or a URL
 
 
 class ArcFaceTask(Section):
@@ -42,15 +49,42 @@ class ModelConfig(Section):
     """x0, y0, x1, y1 px of the image that the network sees, e.g. 8, 0, 104, 112 for 112x96 networks."""
 
 
-class DataConfig(Section):
-    shards: Path | None = None
+class Source(Section):
+    """One of several shard sets to train on."""
+
+    shards: Path
     """A folder made by tools/make_shards.py."""
+    weight: float = Field(default=1.0, gt=0)
+    """Its share of each batch, relative to those of the other sources."""
+
+
+class DataConfig(Section):
+    shards: Place = None
+    """A folder made by tools/make_shards.py, or the URL of one: http(s)://, s3:// and what else fsspec reads."""
+    sources: tuple[Source, ...] = ()
+    """Several such folders with their weights, instead of shards."""
+    labels: Literal["separate", "merge-by-name"] | None = None
+    """With sources: whether identities of one name are one identity (merge-by-name) or not (separate)."""
+    plan: Annotated[PlanSettings, Field(discriminator="name")] = ShuffledPlan()
+    """Which images make up a batch, by name: shuffled, per-identity, weighted, pairs, clips, windowed, mined."""
+    remote_cache_gb: float = Field(default=50.0, gt=0)
+    """Shards at a URL are kept on this machine up to this size (1e9 bytes); at least two windows of data.plan."""
+    remote_cache_folder: Path | None = None
+    """Where; null: fastface/shards in $XDG_CACHE_HOME or ~/.cache. All processes of a machine share it."""
     size: tuple[int, int] = (112, 112)
-    """Width and height of the images in px; shards of another size are refused."""
+    """Width and height of the images in px; shards of another size are refused, unless `resize` is set."""
+    resize: bool = False
+    """Cut and resize images of other sizes when they are read, as make_shards --size does once and for all."""
     decoder: Literal["auto", "torch", "dali-cpu", "dali-gpu"] = "auto"
     """auto: dali-gpu where there is a GPU and DALI, else torch (CPU threads)."""
     flip: float = Field(default=0.5, ge=0, le=1)
-    """Probability of a horizontal flip."""
+    """Probability of a horizontal flip, after all of `augment`."""
+    augment: Annotated[AnyAugment, tyro.conf.arg(metavar="PRESET", constructor=str)] = "none"
+    """A preset (none, recognition, liveness, liveness_aggressive, detection), or a list of operators in the order in
+    which they are applied: name, p, ranges; fastface/data/augment/ has them all."""
+    scales: tuple[tuple[int, int], ...] = ()
+    """Sizes in px of which every step draws one, for all its images after augmentation (multi-scale batches);
+    empty: data.size. For networks that take any size; `low_resolution` mixes resolutions for the others."""
     mean: float = 127.5
     std: float = Field(default=127.5, gt=0)
     """Networks see (pixel - mean) / std."""
@@ -67,6 +101,14 @@ class DataConfig(Section):
     max_damaged: float = Field(default=0.01, ge=0, le=1)
     """Share of the images that may turn out damaged: each is named, and the next good image of its identity takes its
     place. More than that stops the run."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DataConfig":
+        if self.shards and self.sources:
+            raise ValueError("give either shards or sources")
+        if bool(self.sources) != bool(self.labels):
+            raise ValueError("sources and labels (separate or merge-by-name) go together")
+        return self
 
 
 class OptimConfig(Section):
@@ -140,7 +182,7 @@ class EvalSet(Section):
 
 
 class EvalConfig(Section):
-    sets: dict[str, EvalSet] = {}
+    sets: dict[str, EvalSet] = Field(default_factory=dict)
     """Name -> pairs. The name prefixes the metrics: lfw/acc."""
     every_epochs: float | None = Field(default=1.0, gt=0)
     """null: only at the end."""

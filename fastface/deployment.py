@@ -95,7 +95,8 @@ def calibration_pairs(config: RunConfig, card: Card, chosen: Path | None, images
         return None if first is None else open_pairs(first, card, seed=config.eval.seed)
     if (chosen / "meta.json").is_file():
         return open_pairs(EvalSet(images=chosen), card, seed=config.eval.seed)
-    images = images or config.data.shards
+    if images is None and isinstance(config.data.shards, Path):  # not a URL
+        images = config.data.shards
     if images is None:
         raise ValueError(
             f"{chosen} is not a shard set; for a pairs file say where its images are: --images DIR_OR_SHARDS"

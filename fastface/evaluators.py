@@ -51,9 +51,10 @@ def open_pairs(settings: EvalSet, card: Card, *, seed: int = 0) -> PairSet:
         )
     assert settings.images is not None
     crop = card.crop if settings.crop == "as-trained" else None if settings.crop == "none" else settings.crop
-    if isinstance(crop, str):
-        raise ValueError(f"the model was trained on crops by {crop}: evaluate on shards made with --crop {crop}")
-    images = open_images(settings.images, ImageSpec(size=card.input_size, crop=crop))
+    images = open_images(settings.images, ImageSpec(size=card.input_size, crop=None if isinstance(crop, str) else crop))
+    if isinstance(crop, str) and not isinstance(images, ShardImages):
+        flag = "--crop box" if crop == "box" else f"--align {crop}"
+        raise ValueError(f"the model was trained on faces cut out by {crop}: evaluate on shards made with {flag}")
     if isinstance(images, ShardImages) and images.index.image_size != card.input_size:
         width, height = card.input_size
         raise ValueError(

@@ -87,7 +87,10 @@ class Verifier:
         """Return the unit-length embedding [D] of one photograph, prepared as the training images were."""
         card = self.embedder.card
         if isinstance(card.crop, str):
-            raise ValueError(f"this model was trained on crops by {card.crop!r}, which need a box for each image")
+            raise ValueError(
+                f"this model was trained on faces cut out by {card.crop!r}, and a photograph does not say where its "
+                "face is: cut faces out the same way with tools/make_shards.py and evaluate on the shards"
+            )
         crop = card.crop if isinstance(card.crop, float) else None
         image = load_rgb(Path(path).read_bytes(), ImageSpec(size=card.input_size, crop=crop))
         embedding = self.embedder(image[None])[0].astype(np.float64)

@@ -16,13 +16,16 @@ from fastface.card import card_of
 from fastface.command import Command
 from fastface.config import RunConfig
 from fastface.data.augment import Augment
+from fastface.data.augment.presets import operators
 from fastface.data.index import Index
 from fastface.data.loader import Loader
+from fastface.data.mixed_index import MixedIndex
 from fastface.data.plan import Plan
+from fastface.data.shard_cache import CacheOptions
 from fastface.hardware import decode_threads_of, decoder_of, start_processes
 from fastface.optim import Schedule, build_optimizer, build_schedule, parameter_groups
 from fastface.predictor import load_backbone_from
-from fastface.run_folder import check_resumable, differences, find_resumable, hold, new_folder, settle
+from fastface.run_folder import check_plan, check_resumable, differences, find_resumable, hold, new_folder, settle
 from fastface.tasks import build_task
 
 
@@ -75,7 +78,8 @@ def build_run(command: Command) -> Run:
     module, optimizer = accelerator.prepare(task, optimizer)
     if saved is not None and accelerator.scaler is not None and saved.state.get("scaler"):
         accelerator.scaler.load_state_dict(saved.state["scaler"])
-    plan = task.plan(index, config.train.batch_size, config.seed)  # type: ignore[operator]
+    plan: Plan = task.plan(config.data, index, config.train.batch_size, config.seed)  # type: ignore[operator]
+    notes += plan.notes
     total = max(round(config.train.epochs * plan.steps_per_epoch), 1)
     loader = build_loader(config, index, plan, micro, accelerator.device)
     state = {
@@ -93,6 +97,7 @@ def build_run(command: Command) -> Run:
     start = 0
     if saved is not None:
         start = saved.state["step"]
+        notes += check_plan(saved.state["plan"], state["plan"])
         notes += differences(saved.state, state)
     # Only now, with everything checked and built, does anything appear on disk.
     folder = resumed or new_folder(command, task)
@@ -152,9 +157,10 @@ def build_loader(config: RunConfig, index: Index, plan: Plan, micro: int, device
     return Loader(
         index,
         plan,
-        augment=Augment(flip=data.flip),
+        augment=Augment(data.flip, operators(data.augment), data.scales, config.seed),
         decoder=decoder_of(config, device),
         size=data.size,
+        resize=data.resize,
         micro_batch=micro,
         rank=dist.rank(),
         world=dist.world(),
@@ -185,9 +191,14 @@ def schedule_of(config: RunConfig, total_steps: int, steps_per_epoch: int) -> Sc
 
 
 def open_shards(config: RunConfig) -> Index:
-    if config.data.shards is None:
-        raise ValueError("data.shards is not set: name a folder made by tools/make_shards.py")
-    return Index.open(config.data.shards, lost=config.data.max_damaged)
+    data = config.data
+    if data.sources and data.labels:
+        indexes = [Index.open(source.shards, lost=data.max_damaged) for source in data.sources]
+        return MixedIndex(indexes, data.labels)
+    if data.shards is None:
+        raise ValueError("data.shards is not set: name a folder made by tools/make_shards.py, or its URL")
+    cache = CacheOptions(data.remote_cache_folder, data.remote_cache_gb)
+    return Index.open(data.shards, cache, lost=data.max_damaged)
 
 
 def micro_batch_of(config: RunConfig, saved: checkpoint.Checkpoint | None) -> int:

@@ -58,7 +58,7 @@ def settle(folder: Path, config: RunConfig, start: int, best: dict[str, Any], in
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Return a line for each circumstance that may change the last bits of the result."""
-    keys = ("world", "threads", "decoder", "plan", "versions")
+    keys = ("world", "threads", "decoder", "versions")
     return [f"not as before: {k} {before.get(k)!r} -> {now[k]!r}" for k in keys if before.get(k) != now[k]]
 
 
@@ -118,6 +118,19 @@ def check_resumable(config: RunConfig, state: dict[str, Any], dataset_id: str) -
         table = "".join(f"\n  {k}: {a!r} -> {b!r}" for k, (a, b) in fatal.items())
         raise ValueError(f"--resume cannot change these settings:{table}\nStart a new run, or restore them.")
     return [f"changed since the checkpoint: {k} {a!r} -> {b!r}" for k, (a, b) in changed.items()]
+
+
+def check_plan(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Refuse a plan that would bring other images; return a line where only the miner's file is a newer one."""
+    changed: dict[str, Any] = {k: (before.get(k), now.get(k)) for k in {**before, **now} if before.get(k) != now.get(k)}
+    before_sha, sha = changed.pop("file_sha256", ("", "")) if before["name"] == now["name"] else ("", "")
+    if changed:
+        table = "".join(f"\n  {k}: {a!r} -> {b!r}" for k, (a, b) in changed.items())
+        raise ValueError(
+            f"--resume cannot change which images come (data.plan, data.sources):{table}\n"
+            "Start a new run, or restore them."
+        )
+    return [f"not as before: data.plan.file has sha256 {before_sha[:12]} -> {sha[:12]}"] if sha else []
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """Configuration: strict, with the path and the nearest spelling in every error, and it reads back what it dumps."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from fastface.command import load_config, parse_command
 from fastface.config import RunConfig
+from fastface.data.plans import PLANS
+from fastface.plan_settings import PerIdentityPlan, PlanSettings
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("**/*.yaml"))
 
@@ -31,6 +34,32 @@ def write(path: Path, text: str) -> Path:
         ("eval: {best_metric: vall/acc, sets: {val: {bin: x}}}", "names no set of eval.sets (val)"),
         ("eval: {sets: {val: {}}}", "either images (with pairs) or bin"),
         ("eval: {patience: 3}", "patience needs best_metric"),
+        ("data: {augment: recogntion}", "data.augment: no preset 'recogntion', perhaps you meant 'recognition'"),
+        (
+            "data: {augment: [{name: eras}]}",
+            "data.augment.0.name: no 'eras', perhaps you meant 'erase'; choose crop_pad, ",
+        ),
+        ("data: {augment: [{name: grey}, {p: 1.0}]}", "data.augment.1.name: missing; choose crop_pad, random_"),
+        (
+            "data: {augment: [{name: noise, sigmaa: [1, 2]}]}",
+            "unknown key data.augment.0.sigmaa, perhaps you meant 'sigma'",
+        ),
+        (
+            "data: {augment: [{name: jpeg, quality: [90, 10]}]}",
+            "data.augment.0.quality: [90, 10] is no range: take two",
+        ),
+        ("data: {augment: [{name: grey, p: 1.5}]}", "data.augment.0.p: input should be less than or equal to 1"),
+        ("data: {plan: {images: 4}}", "data.plan.name: missing; choose shuffled, per-identity, weighted"),
+        ("data: {plan: {name: per-identty}}", "data.plan.name: no 'per-identty', perhaps you meant 'per-identity'"),
+        ("data: {plan: {name: per-identity, imagess: 4}}", "unknown key data.plan.imagess, perhaps you meant 'images'"),
+        ("data: {plan: {name: per-identity, images: 0}}", "data.plan.images: input should be greater than or equal"),
+        ("data: {plan: {name: shuffled, images: 4}}", "unknown key data.plan.images; its section has name"),
+        ("data: {plan: {name: weighted, weights: {a: x}}}", "data.plan.weights.a: input should be a valid number"),
+        ("data: {plan: {name: mined}}", "data.plan.file: field required"),
+        ("data: {plan: shuffled}", "data.plan: input should be"),
+        ("data: {sources: [{shards: a, wight: 2}], labels: separate}", "data.sources.0.wight, perhaps you meant"),
+        ("data: {sources: [{shards: a}, {shards: b}]}", "data: sources and labels (separate or merge-by-name)"),
+        ("data: {shards: c, sources: [{shards: a}], labels: separate}", "data: give either shards or sources"),
         ("- 1", "expected 'section:' keys"),
         ("a: [", "not readable as YAML"),
     ],
@@ -55,6 +84,30 @@ def test_files_merge_left_to_right_then_overrides(tmp_path: Path) -> None:
     assert (config.optim.lr, config.optim.weight_decay, config.train.epochs) == (0.5, 0.1, 2.0)
     assert config.eval.sets["b"].pairs == Path("pairs.txt")
     assert config.eval.sets["a"].bin == Path("a.bin")
+
+
+def test_augmentation_is_a_preset_or_a_list(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.yaml", "data: {augment: liveness}")
+    assert load_config(file).data.augment == "liveness"
+    assert load_config(file, overrides=["--data.augment", "recognition"]).data.augment == "recognition"
+    given = write(tmp_path / "b.yaml", "data: {augment: [{name: erase, area: [0.1, 0.2]}, {name: grey, p: 1}]}")
+    config = load_config(given, overrides=["--data.flip", "0.1"])
+    assert [(operator.name, operator.p) for operator in config.data.augment] == [("erase", 0.2), ("grey", 1.0)]
+    assert load_config(write(tmp_path / "c.yaml", config.dump())) == config
+
+
+def test_plans_and_sources_are_overridden_option_by_option(tmp_path: Path) -> None:
+    text = "data: {plan: {name: per-identity, images: 3}, labels: separate, sources: [{shards: a}, {shards: b}]}"
+    file = write(tmp_path / "a.yaml", text)
+    config = load_config(file, overrides=["--data.plan.images", "9", "--data.sources.1.weight", "3"])
+    assert config.data.plan == PerIdentityPlan(images=9)
+    assert [source.weight for source in config.data.sources] == [1.0, 3.0]
+    assert load_config(write(tmp_path / "dumped.yaml", config.dump())) == config
+
+
+def test_every_plan_can_be_chosen_and_built() -> None:
+    names = [plan.model_fields["name"].default for plan in get_args(PlanSettings)]
+    assert names == list(PLANS)
 
 
 def test_cross_field_checks_hold_for_overrides_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,10 +16,11 @@ ENTRIES = ("train", "evaluate", "export", "verify")
 
 # Floors of the house, ground first. A module imports from its own floor or a lower one.
 FLOORS = [
-    {"config", "dist", "durable", "spelling", "log"},
+    {"section", "plan_settings", "dist", "durable", "spelling", "log"},
     {"data"},
+    {"config"},  # lists what data can do: operators bring their own settings
+    {"models", "heads", "losses", "metrics", "mining", "optim", "card", "detection"},
     {"conversion"},
-    {"models", "heads", "losses", "metrics", "mining", "optim", "card"},
     {"tasks"},
     {"command", "hardware", "checkpoint", "predictor", "foreign", "evaluation", "evaluators", "assessment"}
     | {"deployment", "run", "run_folder", "trainer"},

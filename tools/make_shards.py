@@ -10,17 +10,27 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone need not be installed
 
 from fastface.conversion.convert import convert
+from fastface.conversion.faces import NO_FACE, PICKS, Alignment
 from fastface.conversion.options import Options
 from fastface.conversion.order import parse_split
+from fastface.data.align import ALIGNMENTS, MARGIN
 from fastface.data.images import ImageSpec
+from fastface.data.sources.kinds import KINDS
+from fastface.detection import DETECTORS, DetectorSpec
 
 EPILOG = """\
 examples:
   a folder with one sub-folder per person, cropped to the face, 10 % of the people held out
     python tools/make_shards.py folder photos --out shards/me --size 112 --crop 0.45 --split train=0.9,val=0.1
+  photographs with the face anywhere: found by MTCNN's public weights, turned upright onto the ArcFace template
+    python tools/make_shards.py folder photos --out shards/me --size 112 --detector mtcnn:weights --align five-point
   InsightFace RecordIO and pair files, bytes untouched
     python tools/make_shards.py rec ms1mv3/train.rec --out shards/ms1mv3
     python tools/make_shards.py bin ms1mv3/lfw.bin --out shards/lfw
+  WIDER FACE with its boxes; live and spoof images as PNG; five frames a second of videos
+    python tools/make_shards.py widerface WIDER_train --out shards/wider
+    python tools/make_shards.py liveness antispoof --out shards/liveness
+    python tools/make_shards.py video clips --fps 5 --size 112 --out shards/clips
   a csv of path,label,x0,y0,x1,y1 in two processes (or on two machines that share the disk), then put together
     python tools/make_shards.py list faces.csv --out shards/faces --size 112 --crop box --part 0/2
     python tools/make_shards.py list faces.csv --out shards/faces --size 112 --crop box --part 1/2
@@ -51,19 +61,31 @@ def parse(arguments: list[str] | None) -> dict:
     parser = argparse.ArgumentParser(
         prog="make_shards.py",
         description="Make tar shards, an index and a list of what was refused from a raw dataset of faces.",
-        epilog=EPILOG,
+        epilog="kinds:\n" + "\n".join(f"  {name:<11}{kind.help}" for name, kind in KINDS.items()) + "\n\n" + EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("kind", choices=["folder", "list", "rec", "bin"], help="layout of INPUT")
-    add("input", type=Path, metavar="INPUT", help="a directory or .tar (folder), a .csv, .rec or .bin file")
+    add("kind", choices=list(KINDS), metavar="KIND", help="layout of INPUT, see below")
+    add("input", type=Path, metavar="INPUT", help="the raw dataset: a directory or a file, by KIND")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to make, such as shards/NAME")
     add(
         "--root",
         type=Path,
         metavar="DIR",
         help="list: where its paths start (default: the folder of the csv)",
+    )
+    add(
+        "--annotations",
+        type=Path,
+        metavar="FILE",
+        help="widerface: its wider_face_*_bbx_gt.txt (default: the one beside INPUT)",
+    )
+    add(
+        "--fps",
+        type=float,
+        metavar="F",
+        help="video: frames a second to take (default: all); needed for folders of frames",
     )
     image = parser.add_argument_group("images (without these, images that fit keep their bytes)")
     add = image.add_argument
@@ -75,7 +97,18 @@ def parse(arguments: list[str] | None) -> dict:
         help="cut out the central fraction, or the box of a list",
     )
     add("--quality", type=int, metavar="1..100", help="encode every image anew at this JPEG quality")
-    add("--lossless", action="store_true", help="store PNG")
+    add("--lossless", action=argparse.BooleanOptionalAction, help="store PNG (liveness: unless --quality is given)")
+    face = parser.add_argument_group(
+        "faces (found in each image, or given by INPUT; the index then has box, landmarks and detection_score)"
+    )
+    add = face.add_argument
+    add("--align", choices=ALIGNMENTS, help="; ".join(f"{name}: {what}" for name, what in ALIGNMENTS.items()))
+    kinds = " or ".join(f"{name}:{','.join(kind.files)}" for name, kind in DETECTORS.items())
+    add("--detector", type=_detector, metavar="NAME:FILE", help=f"{kinds}; what it finds is kept in OUT/../detections")
+    add("--detect-min", type=float, metavar="SCORE", help="smallest score of a face (0.5; mtcnn: 0.7)")
+    add("--pick", choices=PICKS, default="largest", help="which of several faces (%(default)s)")
+    add("--no-face", choices=NO_FACE, default="whole", help="what becomes of an image without one (%(default)s)")
+    add("--margin", type=float, default=MARGIN, metavar="F", help="enlarges boxes by this part of a side (%(default)s)")
     choice = parser.add_argument_group("which images, in which order")
     add = choice.add_argument
     add("--include", type=Path, metavar="FILE", help="only the classes named in FILE, one a line")
@@ -100,12 +133,21 @@ def parse(arguments: list[str] | None) -> dict:
     add("--join", action="store_true", help="put together what the parts made")
     fields = vars(parser.parse_args(arguments))
     crop, size, quality, lossless = (fields.pop(name) for name in ("crop", "size", "quality", "lossless"))
+    if lossless is None:
+        lossless = KINDS[fields["kind"]].lossless and quality is None
+    method, detector, *rest = (
+        fields.pop(name) for name in ("align", "detector", "detect_min", "pick", "no_face", "margin")
+    )
     try:
+        if detector is not None and method is None:
+            raise ValueError("--detector finds faces for --align: add --align crop, pad or five-point")
+        fields["align"] = None if method is None else Alignment(method, detector, *rest)
         fields["spec"] = ImageSpec(size, None if crop == "box" else crop, quality, lossless)
+        fields["boxes"] = crop == "box"
         Options(**fields)
     except ValueError as error:
         parser.error(str(error))
-    return {**fields, "boxes": crop == "box"}
+    return fields
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -120,6 +162,13 @@ def _crop(text: str) -> float | str:
         return "box" if text == "box" else float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a fraction such as 0.45 nor the word box") from None
+
+
+def _detector(text: str) -> DetectorSpec:
+    try:
+        return DetectorSpec.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _split(text: str) -> dict[str, float]:

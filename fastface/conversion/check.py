@@ -17,6 +17,7 @@ import numpy as np
 
 from fastface.conversion.walk import Damage, Member, walk
 from fastface.conversion.workers import num_cores
+from fastface.data.geometry import NUM_LANDMARKS
 from fastface.data.images import ImageSpec, Rejected, prepare
 from fastface.data.index import OTHER_COLUMNS, RECORD_COLUMNS, class_names, read_meta
 from fastface.data.index_write import common_size, dataset_id, describe_column
@@ -30,8 +31,8 @@ def check(path: Path, *, decode: bool = False, workers: int | None = None, show:
     Every byte is read: sha256 per shard and column, tar structure against the index, labels, crc32 per image,
     and with `decode` the pixels. `show` gets one line per set. ValueError where there is no shard set at all.
     """
-    if not (path / "meta.json").exists() and (sets := sorted(path.glob("*/meta.json"))):
-        return [line for each in sets for line in check(each.parent, decode=decode, workers=workers, show=show)]
+    if (folders := sets_in(path)) != [path]:
+        return [line for each in folders for line in check(each, decode=decode, workers=workers, show=show)]
     meta = read_meta(path)
     columns, wrong = _load_columns(path, meta)
     if not wrong:
@@ -50,6 +51,12 @@ def check(path: Path, *, decode: bool = False, workers: int | None = None, show:
     verdict = f"{len(wrong):,} problems" if wrong else "all is well"
     show(f"{path}: {meta['num_samples']:,} images in {len(tasks):,} shards: {verdict}")
     return wrong
+
+
+def sets_in(path: Path) -> list[Path]:
+    """Return the shard set in `path`, or those right below it."""
+    below = [file.parent for file in sorted(path.glob("*/meta.json"))]
+    return below if below and not (path / "meta.json").exists() else [path]
 
 
 class Task(NamedTuple):
@@ -116,6 +123,42 @@ def _check_columns(path: Path, meta: Mapping[str, Any], columns: Mapping[str, np
     if meta["image_size"] != common_size(columns["width"], columns["height"]):
         yield f"image_size {meta['image_size']} is not that of the width and height columns"
     yield from _check_names(samples, columns)
+    yield from _check_faces(columns)
+    yield from _check_clips(columns)
+
+
+def _check_faces(columns: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """Yield what is wrong with boxes and landmarks; landmarks may be unknown, which is NaN."""
+    width, height = np.asarray(columns["width"]), np.asarray(columns["height"])
+    if any(name.startswith("boxes") for name in columns):
+        start, boxes = columns.get("boxes_start", np.zeros(0)), columns.get("boxes", np.zeros(0))
+        runs = len(start) == len(width) + 1 and start[0] == 0 and (np.diff(start) >= 0).all()
+        if not runs or start[-1] != len(boxes) or boxes.shape[1:] != (4,):
+            yield "boxes_start does not run over boxes [M, 4]"
+            return
+        for name, values in columns.items():
+            if name.startswith("boxes_") and name != "boxes_start" and len(values) != len(boxes):
+                yield f"{name} has {len(values):,} values for {len(boxes):,} boxes"
+        image = np.repeat(np.arange(len(width)), np.diff(start))
+        inside = (boxes >= 0).all(axis=1) & (boxes[:, 2] <= width[image]) & (boxes[:, 3] <= height[image])
+        good = inside & (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
+        if not good.all():
+            k = int(np.argmin(good))
+            yield f"{(~good).sum():,} boxes are no rectangles inside their image, first box {k} of record {image[k]}"
+    if "landmarks" in columns and columns["landmarks"].shape != (len(width), 2 * NUM_LANDMARKS):
+        yield f"landmarks has shape {columns['landmarks'].shape}, expected [N, {2 * NUM_LANDMARKS}]"
+
+
+def _check_clips(columns: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """Yield what is wrong with clips: their frames must be neighbours, in the order of time."""
+    if "clip" not in columns or "time_ms" not in columns:
+        return
+    clip, time = np.asarray(columns["clip"]), np.asarray(columns["time_ms"])
+    change = np.flatnonzero(np.diff(clip)) + 1
+    if len(np.unique(clip)) != len(change) + 1:
+        yield "the frames of a clip are not neighbours"
+    if ((np.diff(time) <= 0) & (np.diff(clip) == 0)).any():
+        yield "time_ms does not rise within every clip"
 
 
 def _check_names(samples: int, columns: Mapping[str, np.ndarray]) -> Iterator[str]:

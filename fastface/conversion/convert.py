@@ -14,16 +14,20 @@ import numpy as np
 from tqdm import tqdm
 
 from fastface import __version__
+from fastface.conversion.duplicates import find_duplicates, write_duplicates
+from fastface.conversion.faces import Finder
 from fastface.conversion.join import DataError, check_columns, join_set, write_rejects
 from fastface.conversion.options import Options
-from fastface.conversion.order import auto_shard_size, fingerprint, shared_identities, shuffled
+from fastface.conversion.order import auto_shard_size, fingerprint, order_of, shared_identities
 from fastface.conversion.pack import Job, prepare_record, read_note
 from fastface.conversion.partial import Partial, StorageError
 from fastface.conversion.report import Report
 from fastface.conversion.workers import num_cores, pack_all
 from fastface.data.images import Rejected
-from fastface.data.index import FORMAT
-from fastface.data.sources import enough_images, include_exclude, open_source, split_by_identity
+from fastface.data.index import FORMAT, Index
+from fastface.data.sources import enough_images, include_exclude, split_by_identity
+from fastface.data.sources.kinds import open_source
+from fastface.durable import write_durably
 
 if TYPE_CHECKING:
     from fastface.data.sources import Source
@@ -36,23 +40,31 @@ class _Bar(tqdm):
     monitor_interval = 0  # its watching thread would be there when the workers are forked
 
 
-def convert(options: Options, sources: Mapping[str, Source] | None = None) -> Report:
+def convert(
+    options: Options,
+    sources: Mapping[str, Source] | None = None,
+    *,
+    facts: Mapping[str, Mapping[str, Any]] | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> Report:
     """Convert `options.input` (or `sources`, already open, by set name) to shards in `options.out`.
 
     The folder `out` appears only when complete; until then all is in OUT.partial, and the same call goes on
     from there. ValueError where input and options do not fit, StorageError (disk, lock), DataError (nothing
-    readable). KeyboardInterrupt carries a message that says what is kept.
+    readable). KeyboardInterrupt carries a message that says what is kept. `facts` join the meta.json of each set,
+    `files` are published beside the sets.
     """
     partial = Partial(options.out)
     partial.probe()
     with partial.lock(options.part):
         try:
-            opened = dict(sources or open_source(options.kind, options.input, root=options.root))
+            opened = dict(sources or open_source(options.kind, options.input, **options.settings()))
             opened = _narrow(opened, options)
             sets = _divide(opened, options)
         except OSError as error:  # before anything was written, so it is the input's
             raise ValueError(f"cannot read {error.filename or options.input}: {error.strerror}") from error
-        jobs = {name: _job(source, name, options, partial) for name, source in sets.items()}
+        finder = _finder(options)
+        jobs = {name: _job(source, name, options, partial, finder) for name, source in sets.items()}
         with partial.storage():
             partial.agree(_plan(options, jobs))
             for job in jobs.values():
@@ -63,7 +75,9 @@ def convert(options: Options, sources: Mapping[str, Source] | None = None) -> Re
             report.skipped = Counter(reason for source in opened.values() for _, reason in source.skipped)
             report.shared = shared_identities(sets)
             if options.part is None:
-                _join(options, partial, jobs, opened, report)
+                for name, data in (files or {}).items():
+                    write_durably(partial.made / name, data)
+                _join(options, partial, jobs, opened, report, facts or {})
         return report
 
 
@@ -89,19 +103,33 @@ def _divide(sources: dict[str, Source], options: Options) -> dict[str, Source]:
         check_columns(source)
         if options.boxes and source.boxes is None:
             raise ValueError(f"--crop box: {options.input} has no boxes; a list needs columns x0,y0,x1,y1")
+        if options.align is not None:
+            options.align.check_source(source, str(options.input))
     return chosen
 
 
-def _job(source: Source, name: str, options: Options, partial: Partial) -> Job:
+def _finder(options: Options) -> Finder | None:
+    """Read what the detector found in earlier conversions to the same folder."""
+    if options.align is None or options.align.detector is None or options.join:
+        return None
+    finder = Finder(options.align.detector, options.out.parent / "detections")
+    if len(finder.known):
+        print(f"faces of {len(finder.known):,} images are known from {finder.known.folder}", file=sys.stderr)
+    return finder
+
+
+def _job(source: Source, name: str, options: Options, partial: Partial, finder: Finder | None) -> Job:
     size = len(source)
-    order = shuffled(size, options.seed) if options.shuffle and not source.ordered else np.arange(size)
+    order = order_of(source, options.seed, options.shuffle)
     shard_size = options.shard_size or auto_shard_size(size)
-    return Job(source, order, shard_size, options.spec, options.boxes, partial.made / name, partial.notes / name)
+    made, notes = partial.made / name, partial.notes / name
+    return Job(source, order, shard_size, options.spec, options.boxes, made, notes, options.align, finder)
 
 
 def _plan(options: Options, jobs: Mapping[str, Job]) -> dict[str, Any]:
     """Say what a conversion is; all that changes a byte of the output is in it."""
-    made_with = {"fastface": __version__, **{name: version(name) for name in ("pillow", "simplejpeg")}}
+    packages = {"pillow", "simplejpeg"}.union(*(job.source.made_with for job in jobs.values()))
+    made_with = {"fastface": __version__, **{name: version(name) for name in sorted(packages)}}
     sets = {
         name: {
             "images": len(job.source),
@@ -130,6 +158,8 @@ def _pack(options: Options, partial: Partial, jobs: list[Job]) -> Report:
     if reused and todo:
         print(f"going on: {reused:,} of {len(tasks):,} shards are finished in {partial.root}", file=sys.stderr)
     bytes_per_image = _estimate(jobs, todo) if todo else 0.0
+    for job in jobs:
+        job.source.close()
     _check_space(partial, bytes_per_image, left)
     workers = options.workers or num_cores()
     start, done, rejected = time.monotonic(), 0, 0
@@ -164,7 +194,7 @@ def _estimate(jobs: list[Job], todo: list[tuple[int, int]]) -> float:
         positions = jobs[number].positions(shard)
         for position in np.linspace(positions[0], positions[-1], -(-SAMPLES // len(shards))).astype(int):
             try:
-                data = prepare_record(jobs[number], int(jobs[number].order[position])).data
+                data = prepare_record(jobs[number], int(jobs[number].order[position]), look=False).data
             except Rejected:
                 continue
             sizes.append(len(data) + OVERHEAD_BYTES)
@@ -181,7 +211,12 @@ def _check_space(partial: Partial, bytes_per_image: float, images: int) -> None:
 
 
 def _join(
-    options: Options, partial: Partial, jobs: Mapping[str, Job], opened: Mapping[str, Source], report: Report
+    options: Options,
+    partial: Partial,
+    jobs: Mapping[str, Job],
+    opened: Mapping[str, Source],
+    report: Report,
+    facts: Mapping[str, Mapping[str, Any]],
 ) -> None:
     notes = [read_note(job, shard) for job in jobs.values() for shard in range(job.num_shards)]
     skipped = [item for source in opened.values() for item in source.skipped]
@@ -205,7 +240,11 @@ def _join(
             },
             "identities_shared_with": others,
             "skipped": dict(sorted(report.skipped.items())),
+            **facts.get(name, {}),
         }
         report.sets[name] = join_set(job, f"{options.input} {name}".strip(), more)
     os.replace(listed, partial.made / "rejects.csv")
+    made = {name: Index.open(partial.made / name) for name in jobs}
+    report.duplicates = find_duplicates(list(made.values()))
+    write_duplicates(partial.made / "duplicates.csv", made, report.duplicates)
     partial.publish()

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastface.conversion.pack import Job, Note, read_note
-from fastface.data.index import CLASS_COLUMNS, OTHER_COLUMNS, RECORD_COLUMNS
+from fastface.conversion.annotate import face_columns
+from fastface.conversion.faces import chosen_columns
+from fastface.conversion.pack import PACKED, Job, Note, read_note
+from fastface.data.geometry import NUM_LANDMARKS
+from fastface.data.index import CLASS_COLUMNS, OTHER_COLUMNS, RECORD_COLUMNS, is_face_column
 from fastface.data.index_write import derive_columns, write_index
 from fastface.data.shards import padded, relabel, shard_name
 from fastface.durable import write_durably
@@ -46,7 +49,7 @@ def join_set(job: Job, what: str, more: Mapping[str, Any]) -> dict[str, Any]:
         {"name": shard_name(k), "bytes": note.bytes, "samples": count, "sha256": note.sha256}
         for k, note, count in zip(numbers, notes, samples, strict=True)
     ]
-    columns = {name: np.concatenate([note.columns[name] for note in notes]) for name in notes[0].columns}
+    columns = {name: np.concatenate([note.columns[name] for note in notes]) for name in PACKED}
     record = columns.pop("record")
     old_label = job.source.labels[record]
     alive = np.bincount(old_label, minlength=len(job.source.classes)) > 0
@@ -57,6 +60,9 @@ def join_set(job: Job, what: str, more: Mapping[str, Any]) -> dict[str, Any]:
     columns["label"] = new_label[old_label]
     columns = {name: columns[name].astype(kind) for name, kind in RECORD_COLUMNS.items()}
     columns |= {name: column[record] for name, column in job.source.columns.items()}
+    columns |= face_columns(job.source, [note.columns for note in notes])
+    chosen = [note.columns["face"] for note in notes if "face" in note.columns]
+    columns |= chosen_columns(np.concatenate(chosen)) if chosen else {}
     named = list(zip(job.source.classes, alive.tolist(), strict=True))
     classes = [name for name, keep in named if keep]
     names = [job.source.name(i) for i in record.tolist()]
@@ -65,6 +71,9 @@ def join_set(job: Job, what: str, more: Mapping[str, Any]) -> dict[str, Any]:
     facts = {
         "kept": int(columns["kept"].sum()),
         "rejected": dict(sorted(Counter(row[1] for note in every for row in note.rejects).items())),
+        "faces": dict(sorted(sum((Counter(note.faces) for note in notes), Counter()).items())),
+        "without_face": int(np.isnan(np.concatenate(chosen)).all(axis=1).sum()) if chosen else None,
+        "values": job.source.values,
         "lost_classes": [name for name, keep in named if not keep],
     }
     return write_index(job.shards, columns, classes, shards, {**facts, **more, **lists, "files": files})
@@ -73,10 +82,21 @@ def join_set(job: Job, what: str, more: Mapping[str, Any]) -> dict[str, Any]:
 def check_columns(source: Source) -> None:
     """Raise a ValueError for columns of a source that the index cannot take."""
     for name, column in source.columns.items():
-        if name in {*RECORD_COLUMNS, *OTHER_COLUMNS, *CLASS_COLUMNS} or not name.isidentifier():
+        taken = name in {*RECORD_COLUMNS, *OTHER_COLUMNS, *CLASS_COLUMNS} or is_face_column(name)
+        if taken or not name.isidentifier():
             raise ValueError(f"a source cannot add a column {name!r}: the name is taken, or no identifier")
         if column.dtype.kind not in "biuf" or len(column) != len(source):
             raise ValueError(f"column {name!r} is {column.dtype} {column.shape}: one number per image is needed")
+    images = len(source)
+    shapes = {"boxes": (images, 4), "landmarks": (images, NUM_LANDMARKS, 2)}
+    for name, shape in shapes.items():
+        array = getattr(source, name)
+        assert array is None or array.shape == shape, (name, array.shape)
+    if source.faces is not None:
+        start, boxes, attributes = source.faces
+        assert len(start) == images + 1
+        assert start[-1] == len(boxes), (start[-1], len(boxes))
+        assert all(len(values) == len(boxes) for values in attributes.values())
 
 
 def _relabel_shards(job: Job, notes: Sequence[Note], new_label: np.ndarray, shards: list[dict[str, Any]]) -> None:
@@ -104,8 +124,9 @@ def _write_pairs(job: Job, names: set[str]) -> tuple[dict[str, Any], dict[str, A
 
 
 def write_rejects(folder: Path, notes: Iterable[Note], skipped: Iterable[tuple[str, str]] = ()) -> Path:
-    """Write rejects.csv (path, reason, detail): images that were refused, then what the scan left out."""
-    rows = [row for note in notes for row in note.rejects]
+    """Write rejects.csv (path, reason, detail): images, then boxes that were refused, then what the scan left out."""
+    notes = list(notes)
+    rows = [row for note in notes for row in note.rejects] + [row for note in notes for row in note.lost]
     rows += [[path, reason, "left out by the scan"] for path, reason in skipped]
     write_durably(folder / "rejects.csv", _csv(["path", "reason", "detail"], rows))
     return folder / "rejects.csv"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastface.conversion.faces import Alignment
 from fastface.data.images import ImageSpec
 
 
@@ -20,7 +21,10 @@ class Options:
     out: Path
     spec: ImageSpec = field(default_factory=ImageSpec)
     boxes: bool = False  # crop to the boxes of the source
+    align: Alignment | None = None  # find faces and cut them out
     root: Path | None = None  # kind list: where its paths start
+    annotations: Path | None = None  # kind widerface: the official list of boxes
+    fps: float | None = None  # kind video: frames a second
     include: Path | None = None
     exclude: Path | None = None
     min_images: int = 1  # an identity with fewer is left out
@@ -46,8 +50,18 @@ class Options:
         ):
             if value is not None and value < 1:
                 raise ValueError(f"{name} {value} must be at least 1")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise ValueError(f"--fps {self.fps:g} must be above 0 and at most 1000 frames a second")
+        if self.align is not None and self.spec.size is None:
+            raise ValueError(f"--align {self.align.method} needs a target: add --size 112")
+        if self.align is not None and (self.boxes or self.spec.crop is not None):
+            raise ValueError("--align and --crop exclude each other: --align crop cuts a box out, --margin enlarges it")
         if not 0 <= self.max_rejects <= 1:
             raise ValueError(f"--max-rejects {self.max_rejects} must be a fraction of the images, 0 to 1")
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the kind of input is told, None where nothing was said."""
+        return {"root": self.root, "annotations": self.annotations, "fps": self.fps}
 
     def essence(self) -> dict[str, Any]:
         """Return what decides the bytes of the output, as plain values."""
@@ -55,9 +69,12 @@ class Options:
             "kind": self.kind,
             "input": self.input.resolve().name,
             "size": None if self.spec.size is None else list(self.spec.size),
-            "crop": "box" if self.boxes and self.spec.crop is None else self.spec.crop,
+            "crop": self._crop(),
+            "align": None if self.align is None else self.align.essence(),
             "quality": self.spec.quality,
             "lossless": self.spec.lossless,
+            "annotations": _digest(self.annotations),
+            "fps": self.fps,
             "include": _digest(self.include),
             "exclude": _digest(self.exclude),
             "min_images": self.min_images,
@@ -67,6 +84,12 @@ class Options:
             "shuffle": self.shuffle,
             "shard_size": self.shard_size,
         }
+
+    def _crop(self) -> float | str | None:
+        """Say what images show: a model that was trained on faces cut in one way must not get others."""
+        if self.align is not None:
+            return self.align.method
+        return "box" if self.boxes and self.spec.crop is None else self.spec.crop
 
 
 def _digest(path: Path | None) -> str | None:

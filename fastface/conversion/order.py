@@ -43,6 +43,18 @@ def shuffled(size: int, seed: int) -> np.ndarray:
     return np.argsort(z ^ (z >> np.uint64(31)), kind="stable")
 
 
+def order_of(source: Source, seed: int, shuffle: bool) -> np.ndarray:
+    """Return the order (int64 [N]) in which records go into shards: clips are shuffled, their frames are not."""
+    if not shuffle or source.ordered:
+        return np.arange(len(source))
+    if "clip" not in source.columns:
+        return shuffled(len(source), seed)
+    clips, clip_of = np.unique(source.columns["clip"], return_inverse=True)
+    place = np.empty(len(clips), np.int64)
+    place[shuffled(len(clips), seed)] = np.arange(len(clips))
+    return np.argsort(place[clip_of.reshape(-1)], kind="stable")
+
+
 def auto_shard_size(size: int) -> int:
     """Choose images per shard: 64 shards keep many cores busy to the end, within 256 to 10,000 images each.
 
@@ -52,11 +64,18 @@ def auto_shard_size(size: int) -> int:
 
 
 def shared_identities(sources: Mapping[str, Source]) -> dict[tuple[str, str], list[str]]:
-    """List the class names that occur in two sets, for every two sets that share any."""
+    """List the people (subjects where a column tells them, else classes) that two sets share, for every two that do."""
     names = list(sources)
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    found = {(a, b): sorted(set(sources[a].classes) & set(sources[b].classes)) for a, b in pairs}
+    people = {name: _people(source) for name, source in sources.items()}
+    found = {(a, b): sorted(people[a] & people[b]) for a, b in pairs}
     return {pair: shared for pair, shared in found.items() if shared}
+
+
+def _people(source: Source) -> set[str]:
+    if "subject" not in source.columns:
+        return set(source.classes)
+    return {source.values["subject"][k] for k in np.unique(source.columns["subject"]).tolist() if k >= 0}
 
 
 def fingerprint(source: Source) -> str:
@@ -67,9 +86,14 @@ def fingerprint(source: Source) -> str:
         names = [source.name(i) for i in range(start, min(start + 65536, len(source)))]
         digest.update("\0".join(names).encode("utf-8", "surrogateescape") + b"\0")
     digest.update(np.ascontiguousarray(source.labels, "<i8").data)
-    extra = {**source.columns, **({} if source.boxes is None else {"boxes": source.boxes})}
+    extra = {**source.columns, "boxes": source.boxes, "landmarks": source.landmarks}
+    if source.faces is not None:
+        extra |= {"faces start": source.faces.start, "faces": source.faces.boxes}
+        extra |= {f"faces {name}": values for name, values in source.faces.attributes.items()}
+    extra = {name: values for name, values in extra.items() if values is not None}
     for name in sorted(extra):
         digest.update(f"{name} {extra[name].dtype.str}".encode())
         digest.update(np.ascontiguousarray(extra[name]).data)
+    digest.update(repr(source.values).encode("utf-8", "surrogateescape"))
     digest.update(repr(source.pairs).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

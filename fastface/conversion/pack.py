@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fastface.conversion.annotate import Annotations
+from fastface.conversion.faces import WIDTH, Alignment, Face, Finder, choose, face_of_source, prepare_face
 from fastface.data.images import ImageSpec, Prepared, Rejected, prepare
 from fastface.data.shards import ShardWriter, shard_name
 from fastface.durable import fsync_folder, write_durably
@@ -62,6 +64,8 @@ class Job:
     boxes: bool  # crop each image to the source's box
     shards: Path  # folder of the tars
     notes: Path  # folder of the notes that mark a shard as finished
+    align: Alignment | None = None  # cut out faces
+    finder: Finder | None = None  # that a detector finds
 
     @property
     def num_shards(self) -> int:
@@ -84,10 +88,12 @@ class Job:
 class Note(NamedTuple):
     """What is known of a finished shard."""
 
-    columns: dict[str, np.ndarray]  # see PACKED, one row per image in the shard
+    columns: dict[str, np.ndarray]  # see PACKED (a row per image) and NOTED of annotate.py; "face" with --align
     bytes: int  # of the tar; 0 where every image was rejected: then there is no tar
     sha256: str
     rejects: list[list[str]]  # rows of source name, reason, detail
+    lost: list[list[str]]  # such rows of boxes that were left out of an image that is kept
+    faces: dict[str, int]  # boxes and landmarks, counted by what became of them
 
 
 class Counters:
@@ -114,10 +120,24 @@ class Counters:
         return self.done.get_obj().value, self.rejected.get_obj().value
 
 
-def prepare_record(job: Job, record: int) -> Prepared:
-    """Read, check and normalise one image; raise Rejected with a reason where that cannot be done."""
+def prepare_record(job: Job, record: int, *, look: bool = True) -> Prepared:
+    """Read, check and normalise one image; raise Rejected with a reason where that cannot be done.
+
+    Without `look` no face is looked for: to estimate sizes, in a process that is to stay free of detectors.
+    """
+    data = _read(job.source, record)
+    if job.align is not None and look:
+        return prepare_face(data, job.spec, job.align, lambda image: _face(job, record, data, image))
     box = job.source.boxes[record] if job.boxes and job.source.boxes is not None else None
-    return prepare(_read(job.source, record), job.spec, box)
+    return prepare(data, job.spec, box)
+
+
+def _face(job: Job, record: int, data: bytes, image: np.ndarray) -> Face | None:
+    """Find the face of a record: by the detector, else where the source says."""
+    assert job.align is not None
+    if job.finder is None:
+        return face_of_source(job.source, record, job.align)
+    return choose(job.finder.find(data, image), job.align, *image.shape[1::-1])
 
 
 def _read(source: Source, record: int, attempts: int = 3) -> bytes:
@@ -147,18 +167,23 @@ def pack_shard(job: Job, shard: int, counters: Counters) -> None:
     unique = f"{multiprocessing.current_process().pid}-{shard:06d}.tmp"
     writer = ShardWriter(job.shards / unique)
     rows: list[tuple[int, ...]] = []
+    faces: list[np.ndarray] = []
     rejects: list[list[str]] = []
+    annotations = Annotations(job.source)
     done = seen = 0
     try:
         for position in job.positions(shard):
             record = int(job.order[position])
             try:
-                data, width, height, kept, extension = prepare_record(job, record)
+                image = prepare_record(job, record)
             except Rejected as error:
                 rejects.append([job.source.name(record), error.reason, str(error)])
             else:
-                offset = writer.add(position, data, extension, int(job.source.labels[record]))
-                rows.append((record, offset, len(data), zlib.crc32(data), width, height, int(kept)))
+                data = image.data
+                offset = writer.add(position, data, image.extension, int(job.source.labels[record]))
+                rows.append((record, offset, len(data), zlib.crc32(data), image.width, image.height, int(image.kept)))
+                annotations.add(record, image)
+                faces += [] if image.face is None else [image.face]
             done += 1
             if done % EVERY == 0:
                 counters.add(EVERY, len(rejects) - seen)
@@ -171,16 +196,23 @@ def pack_shard(job: Job, shard: int, counters: Counters) -> None:
             writer.abandon()
             size, sha256 = 0, ""
         columns = dict(zip(PACKED, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(PACKED, ())
-        note = Note({name: np.array(columns[name], kind) for name, kind in PACKED.items()}, size, sha256, rejects)
+        columns = {name: np.array(columns[name], kind) for name, kind in PACKED.items()} | annotations.columns()
+        if job.align is not None:
+            columns["face"] = np.array(faces, np.float32).reshape(len(rows), WIDTH)
+        note = Note(columns, size, sha256, rejects, annotations.lost, dict(annotations.counts))
         _write_note(job, shard, note)
     except BaseException:
         writer.abandon()
         raise
+    finally:
+        if job.finder is not None:
+            job.finder.save()
     counters.add(done % EVERY, len(rejects) - seen)
 
 
 def _write_note(job: Job, shard: int, note: Note) -> None:
-    rest = json.dumps({"bytes": note.bytes, "sha256": note.sha256, "rejects": note.rejects}).encode("ascii")
+    told = {key: value for key, value in note._asdict().items() if key != "columns"}
+    rest = json.dumps(told).encode("ascii")
     packed = io.BytesIO()
     np.savez(packed, rest=np.frombuffer(rest, np.uint8), **note.columns)  # pyright: ignore[reportArgumentType]
     write_durably(job.note(shard), packed.getvalue())
@@ -190,5 +222,5 @@ def read_note(job: Job, shard: int) -> Note:
     """Read the note of a finished shard."""
     with np.load(job.note(shard), allow_pickle=False) as stored:
         rest = json.loads(stored["rest"].tobytes())
-        columns = {name: stored[name] for name in PACKED}
-    return Note(columns, rest["bytes"], rest["sha256"], rest["rejects"])
+        columns = {name: stored[name] for name in stored.files if name != "rest"}
+    return Note(columns=columns, **rest)

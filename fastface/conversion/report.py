@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastface.conversion.duplicates import Duplicates
 from fastface.data.sources import printable
 
 
@@ -25,6 +26,7 @@ class Report:
     rejected: int  # of them
     seconds: float
     part: tuple[int, int] | None
+    duplicates: Duplicates | None = None  # of what was joined
 
     def __str__(self) -> str:
         lines = [_describe(self.out / name, meta) for name, meta in self.sets.items()]
@@ -42,6 +44,8 @@ class Report:
             lines.append(f"left out by the scan: {_counts(self.skipped)}")
         for (a, b), names in self.shared.items():
             lines.append(f"{len(names):,} identities are in both {a} and {b}: {_some(names)}")
+        if self.duplicates is not None and self.duplicates.groups:
+            lines.append(f"{self.duplicates}; see {self.out / 'duplicates.csv'}")
         if self.sets and (self.skipped or any(meta["rejected"] for meta in self.sets.values())):
             lines.append(f"each is listed with its reason in {self.out / 'rejects.csv'}")
         return "\n".join(lines)
@@ -57,6 +61,12 @@ def _describe(folder: Path, meta: Mapping[str, Any]) -> str:
     )
     if meta["rejected"]:
         text += f"\n  rejected: {_counts(meta['rejected'])}"
+    if meta["faces"]:
+        text += f"\n  boxes and landmarks: {_counts(meta['faces'])}"
+    if meta.get("without_face"):
+        text += (
+            f"\n  {meta['without_face']:,} images show no face and are there whole; --no-face reject leaves them out"
+        )
     if meta["lost_classes"]:
         text += f"\n  {len(meta['lost_classes']):,} identities have no readable image and are no classes: "
         text += _some(meta["lost_classes"])

@@ -98,3 +98,24 @@ def _read_header(header: bytes, at: int) -> tuple[str, int]:
     if header != tar_header(name, length):
         raise Damage(at, f"the header of {name} has an owner, a date or other fields that fastface never writes")
     return name, length
+
+
+def search(data: np.ndarray) -> Iterator[Member]:
+    """Yield every image and label that has a header at a block boundary, stepping over damage.
+
+    Any tar's header will do, as tools may have packed the shard anew.
+    """
+    at = 0
+    while at + BLOCK <= len(data):
+        header = data[at : at + BLOCK].tobytes()
+        name = header[:100].split(b"\0")[0].decode("ascii", "replace")
+        try:
+            total, length = int(header[148:156].split(b"\0")[0], 8), int(header[124:135], 8)
+        except ValueError:
+            total, length = -1, -1
+        whole = total == sum(header) - sum(header[148:156]) + 8 * ord(" ")
+        if not whole or length < 0 or not MEMBER.fullmatch(name):
+            at += BLOCK
+            continue
+        yield Member(name, at + BLOCK, length)
+        at += BLOCK + padded(length)

@@ -57,13 +57,15 @@ def pack_all(
     several times a second with counts of images. On any error or Ctrl-C the workers stop within a few images
     and what is unfinished is deleted, then the error goes on.
     """
-    if workers == 1 or len(tasks) <= 1:
+    detects = any(job.finder is not None for job in jobs)  # which stays out of this process
+    if (workers == 1 or len(tasks) <= 1) and not detects:
         counters = Counters(show=show)
         for job, shard in tasks:
             pack_shard(jobs[job], shard, counters)
         return
-    # fork shares the source's arrays with the workers; no thread runs yet, and torch is not loaded
-    method = "fork" if sys.platform == "linux" else "spawn"
+    # fork shares the source's arrays with the workers; no thread runs yet, and torch is not loaded, or not used
+    safe = all(job.finder is None or job.finder.may_fork() for job in jobs)
+    method = "fork" if sys.platform == "linux" and safe else "spawn"
     context = multiprocessing.get_context(method)
     counters = Counters(context)
     start = (jobs, counters, held if method == "fork" else (), os.getpid())

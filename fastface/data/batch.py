@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastface.data.augment.resample import PILLOW, bilinear_weights, resize_all
 from fastface.data.kernels import kernels
 
 
@@ -53,9 +54,10 @@ class Buffer:
 class Finisher:
     """Turn uint8 images, whatever their layout, into what a loader delivers, mirrored where `flip` says so.
 
-    `out` is [B, 3, H, W], contiguous: float32, (x - mean) * float32(1 / std), or uint8, as decoded. On a CPU a
-    kernel runs in the calling thread, without the GIL. To a CUDA device the uint8 planes travel, and the arithmetic
-    is done there in a stream of this object's own; a call returns when `out` is ready for any stream.
+    `out` is [B, 3, H, W], contiguous: float32, (x - mean) * float32(1 / std), or uint8, as decoded; pixels of another
+    size are resized to it. On a CPU a kernel runs in the calling thread, without the GIL. To a CUDA device the uint8
+    planes travel, and the arithmetic is done there in a stream of this object's own; a call returns when `out` is
+    ready for any stream.
     """
 
     def __init__(self, device: torch.device, mean: float, std: float, compiled: bool | None = None) -> None:
@@ -89,6 +91,8 @@ class Finisher:
     def from_device(self, planes: Tensor, out: Tensor, flip: Tensor | None = None) -> None:
         """Finish uint8 [B, 3, H, W] of any memory layout that is on the device already."""
         with self.stream():
+            if planes.shape[2:] != out.shape[2:]:
+                planes = resize_planes(planes, *out.shape[2:])
             if flip is not None:
                 planes = torch.where(flip[:, None, None, None], planes.flip(3), planes)
             out.copy_(planes)
@@ -106,12 +110,26 @@ class Finisher:
         self.kernels.words(words, flip, out, self.mean, self.inverse_std)
 
     def pixels(self, pixels: np.ndarray, flip: np.ndarray, out: np.ndarray) -> None:
-        """Finish uint8 [B, H, W, 3] into planes."""
+        """Finish uint8 [B, H, W, 3] into planes, of another size perhaps."""
+        if pixels.shape[1:3] != out.shape[2:]:
+            pixels = resize_all(pixels, *out.shape[2:])
         self.kernels.pixels(pixels, flip, out, self.mean, self.inverse_std)
 
     def planes(self, planes: np.ndarray, rows: np.ndarray, flip: np.ndarray, out: np.ndarray) -> None:
         """Finish the rows (int64 [B]) of uint8 [N, 3, H, W] into planes."""
         self.kernels.planes(planes, rows, flip, out, self.mean, self.inverse_std)
+
+
+def resize_planes(planes: Tensor, height: int, width: int) -> Tensor:
+    """Resize uint8 [B, 3, h, w] on any device as `resize` does, to the bit: float64 holds every sum exactly."""
+    for axis, size in ((3, width), (2, height)):
+        first, weight = bilinear_weights(planes.shape[axis], size, PILLOW)
+        matrix = np.zeros((size, planes.shape[axis] + weight.shape[1]), np.float64)
+        np.put_along_axis(matrix, first[:, None] + np.arange(weight.shape[1]), weight * 2.0**-PILLOW.bits, 1)
+        on_device = torch.from_numpy(matrix[:, : planes.shape[axis]]).to(planes.device)
+        mixed = torch.einsum("bchw,vw->bchv" if axis == 3 else "bchw,vh->bcvw", planes.double(), on_device)
+        planes = mixed.add_(0.5).floor_().clamp_(0, 255)
+    return planes
 
 
 def normalised(images: Tensor, mean: float, std: float) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastface.data.augment import Draws
+from fastface.data.augment import Draws, apply_on_host
 from fastface.data.batch import Finisher
 from fastface.data.damage import BadImage
 from fastface.data.decode_torch import TorchDecoder
@@ -36,7 +36,7 @@ class Store(Protocol):
         ...
 
     def finish(self, records: np.ndarray, draws: Draws, out: Tensor) -> None:
-        """Mirror and normalise the kept planes of `records` into `out`."""
+        """Augment, mirror and normalise the kept planes of `records` into `out`."""
         ...
 
     def close(self) -> None: ...
@@ -45,9 +45,11 @@ class Store(Protocol):
 class DecodedCache:
     """Fill a batch from kept images; those not kept yet are decoded first, by libjpeg-turbo in the calling thread."""
 
-    def __init__(self, store: Store, size: tuple[int, int], finish: Finisher, reader: ShardReader) -> None:
+    def __init__(
+        self, store: Store, size: tuple[int, int], resize: bool, finish: Finisher, reader: ShardReader
+    ) -> None:
         self.store, self.size, self._reader = store, size, reader
-        self._decoder = TorchDecoder(size, 1, Finisher(torch.device("cpu"), 0.0, 1.0))
+        self._decoder = TorchDecoder(size, resize, 1, Finisher(torch.device("cpu"), 0.0, 1.0))
         self._finish = finish
 
     def __call__(self, records: np.ndarray, draws: Draws, out: Tensor) -> None:
@@ -85,7 +87,12 @@ class HostStore:
 
     def finish(self, records: np.ndarray, draws: Draws, out: Tensor) -> None:
         with self._finish.target(out) as target:
-            self._finish.planes(self.planes, records, draws.flip, target)
+            if not draws.operators and out.shape[2:] == self.planes.shape[2:]:
+                self._finish.planes(self.planes, records, draws.flip, target)
+                return
+            pixels = np.ascontiguousarray(self.planes[records].transpose(0, 2, 3, 1))
+            apply_on_host(pixels, draws)
+            self._finish.pixels(pixels, draws.flip, target)
 
     def close(self) -> None:
         pass
@@ -152,6 +159,7 @@ class DeviceStore:
         self.filled[records] = True
 
     def finish(self, records: np.ndarray, draws: Draws, out: Tensor) -> None:
+        assert not draws.operators  # build_cache has seen to it
         device = self._finish.device
         with self._finish.stream():
             rows = self.planes.index_select(0, torch.from_numpy(records).to(device))
@@ -162,21 +170,31 @@ class DeviceStore:
 
 
 def build_cache(
-    place: str, index: Index, size: tuple[int, int], finish: Finisher, reader: ShardReader, processes: int
+    place: str,
+    index: Index,
+    size: tuple[int, int],
+    finish: Finisher,
+    reader: ShardReader,
+    processes: int,
+    resize: bool = False,
+    augmented: bool = False,
 ) -> DecodedCache | None:
     """Build the cache for `place`: "none"; "memory" of this process; "device"; "auto"; or a folder for its file.
 
     auto takes the first of device (a GPU), memory and none where everything fits. ValueError, with the numbers, where
-    it does not fit; `processes` of this machine share its memory.
+    it does not fit; `processes` of this machine share its memory. augmented: images pass the host's operators, so
+    the device cannot keep them.
     """
     needed = index.num_samples * 3 * size[0] * size[1]
     if place == "auto":
-        on_gpu = finish.device.type == "cuda" and needed <= DEVICE_SHARE * _free_on(finish.device)
+        on_gpu = finish.device.type == "cuda" and not augmented and needed <= DEVICE_SHARE * _free_on(finish.device)
         fits = needed * processes <= MEMORY_SHARE * _free_memory()
         place = "device" if on_gpu else "memory" if fits else "none"
     if place == "none":
         return None
     if place == "device":
+        if augmented:
+            raise ValueError("data.cache device only mirrors images: set data.augment to none, or data.cache to memory")
         _check_room("device", needed, DEVICE_SHARE * _free_on(finish.device), f"half of what {finish.device} has free")
         store: Store = DeviceStore(index.num_samples, size, finish)
     elif place == "memory":
@@ -190,7 +208,7 @@ def build_cache(
             path.parent.mkdir(parents=True, exist_ok=True)
             _check_room(place, needed, shutil.disk_usage(path.parent).free, "what its disk has free")
         store = FileStore(path, index, size, finish)
-    return DecodedCache(store, size, finish, reader)
+    return DecodedCache(store, size, resize, finish, reader)
 
 
 def _check_room(place: str, needed: int, room: float, what: str) -> None:

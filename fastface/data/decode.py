@@ -29,25 +29,25 @@ class Decoder(Protocol):
         ...
 
 
-def _torch(size: tuple[int, int], threads: int, finish: Finisher) -> Decoder:
+def _torch(size: tuple[int, int], resize: bool, threads: int, finish: Finisher) -> Decoder:
     from fastface.data.decode_torch import TorchDecoder
 
-    return TorchDecoder(size, threads, finish)
+    return TorchDecoder(size, resize, threads, finish)
 
 
-def _dali_cpu(size: tuple[int, int], threads: int, finish: Finisher) -> Decoder:
+def _dali_cpu(size: tuple[int, int], resize: bool, threads: int, finish: Finisher) -> Decoder:
     from fastface.data.decode_dali import DaliDecoder
 
-    return DaliDecoder(size, threads, finish, operator_device="cpu")
+    return DaliDecoder(size, resize, threads, finish, operator_device="cpu")
 
 
-def _dali_gpu(size: tuple[int, int], threads: int, finish: Finisher) -> Decoder:
+def _dali_gpu(size: tuple[int, int], resize: bool, threads: int, finish: Finisher) -> Decoder:
     from fastface.data.decode_dali import DaliDecoder
 
-    return DaliDecoder(size, threads, finish, operator_device="mixed")
+    return DaliDecoder(size, resize, threads, finish, operator_device="mixed")
 
 
-DECODERS: dict[str, Callable[[tuple[int, int], int, Finisher], Decoder]] = {
+DECODERS: dict[str, Callable[[tuple[int, int], bool, int, Finisher], Decoder]] = {
     "torch": _torch,  # libjpeg-turbo in threads; the arithmetic in a compiled kernel, or on the CUDA device
     "dali-cpu": _dali_cpu,  # NVIDIA DALI without a GPU: the same pixels to the bit
     "dali-gpu": _dali_gpu,  # NVIDIA DALI, decoding on the GPU
@@ -58,6 +58,7 @@ def build_decoder(
     name: str,
     *,
     size: tuple[int, int],
+    resize: bool = False,
     threads: int,
     device: torch.device | str = "cpu",
     mean: float = 127.5,
@@ -66,10 +67,11 @@ def build_decoder(
 ) -> Decoder:
     """Build the decoder `name` of DECODERS for images of `size` (width, height) px, using `threads` threads.
 
-    compiled: see kernels.kernels. ValueError: unknown name, package missing, or no GPU for dali-gpu.
+    resize: cut and resize images of other sizes instead of refusing them. compiled: see kernels.kernels.
+    ValueError: unknown name, package missing, or no GPU for dali-gpu.
     """
     if name not in DECODERS:
         raise ValueError(f"data.decoder {name!r} is unknown{nearest(name, DECODERS)}; known: {', '.join(DECODERS)}")
     if threads < 1:
         raise ValueError(f"data.threads is {threads}; decoding needs at least one thread")
-    return DECODERS[name](size, threads, Finisher(torch.device(device), mean, std, compiled))
+    return DECODERS[name](size, resize, threads, Finisher(torch.device(device), mean, std, compiled))

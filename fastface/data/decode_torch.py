@@ -10,7 +10,8 @@ import simplejpeg
 from PIL import Image
 from torch import Tensor
 
-from fastface.data.augment import Draws
+from fastface.data.augment import Draws, HostWork
+from fastface.data.augment.resample import centred, resize_into
 from fastface.data.batch import Finisher
 from fastface.data.damage import BadImage
 
@@ -22,8 +23,9 @@ CHUNK = 32
 class TorchDecoder:
     """Decode in the calling threads with simplejpeg, which holds no GIL while it works; PNG by Pillow."""
 
-    def __init__(self, size: tuple[int, int], threads: int, finish: Finisher) -> None:
+    def __init__(self, size: tuple[int, int], resize: bool, threads: int, finish: Finisher) -> None:
         self.size = size  # (width, height) px
+        self.decode = decode_resized if resize else decode_into
         self.callers = threads
         self.finish = finish
         self._free: deque[np.ndarray] = deque()  # words no call is using; append and pop are atomic
@@ -35,13 +37,22 @@ class TorchDecoder:
         except IndexError:
             words = np.empty((CHUNK, self.size[1], self.size[0]), np.uint32)
         images = words.view(np.uint8).reshape(*words.shape, 4)
+        work = HostWork(draws, self.size[1], self.size[0]) if draws.operators else None
+        straight = work is None and out.shape[2:] == words.shape[1:]
+        pixels = None if straight else np.empty((*words.shape, 3), np.uint8)
         with self.finish.target(out) as planes:
             for first in range(0, len(blobs), CHUNK):
                 part = blobs[first : first + CHUNK]
                 for row, (blob, image) in enumerate(zip(part, images, strict=False), first):
-                    decode_into(blob, image, row)
+                    self.decode(blob, image, row)
                 rows = slice(first, first + len(part))
-                self.finish.words(words[: len(part)], draws.flip[rows], planes[rows])
+                if pixels is None:
+                    self.finish.words(words[: len(part)], draws.flip[rows], planes[rows])
+                    continue
+                self.finish.kernels.pixels_of_words(words[: len(part)], pixels[: len(part)])
+                if work is not None:
+                    work.apply(pixels[: len(part)], first)
+                self.finish.pixels(pixels[: len(part)], draws.flip[rows], planes[rows])
         self._free.append(words)
 
     def close(self) -> None:
@@ -60,6 +71,21 @@ def decode_into(blob: np.ndarray, image: np.ndarray, row: int = 0) -> None:
         decoded = _decode_other(blob, image, row, str(error))
     if decoded.shape != image.shape:
         raise BadImage(row, _wrong_size(decoded.shape[1], decoded.shape[0], image))
+
+
+def decode_resized(blob: np.ndarray, image: np.ndarray, row: int = 0) -> None:
+    """Decode an image of any size, cut its centre to the aspect of `image` and resize, as `decode_into`."""
+    try:
+        decoded = simplejpeg.decode_jpeg(blob)
+    except ValueError as error:
+        try:
+            with Image.open(io.BytesIO(bytes(blob)), formats=["PNG"]) as file:
+                decoded = np.array(file.convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as other:  # Pillow's names for damage
+            raise BadImage(row, f"it does not decode as JPEG ({error}) or PNG ({other})") from None
+    resized = np.empty((*image.shape[:2], 3), np.uint8)
+    resize_into(decoded, resized, part=centred(decoded, *image.shape[:2]))
+    image[..., :3] = resized
 
 
 def _decode_other(blob: np.ndarray, image: np.ndarray, row: int, reason: str) -> np.ndarray:

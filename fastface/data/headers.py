@@ -26,7 +26,8 @@ REASONS: dict[str, str] = {
     "jpeg-lossless": "a lossless-process JPEG",
     "jpeg-arithmetic": "an arithmetic-coded JPEG",
     "jpeg-hierarchical": "a hierarchical JPEG",
-    "bad-box": "the box is not a rectangle inside the image",
+    "bad-box": "the box is not a rectangle inside the image, or landmarks span no face",
+    "no-face": "the detector found none, and --no-face reject was given",
 }
 
 

@@ -14,7 +14,7 @@ from fastface.data.images import ImageSpec, decode_jpeg, load_rgb
 from fastface.data.index import Index
 from fastface.data.shards import ShardReader
 from fastface.data.sources import check_size, nearest_path, read_file
-from fastface.data.sources.folder import EXTENSIONS
+from fastface.data.sources.scan import EXTENSIONS
 from fastface.data.sources.tar import members
 
 

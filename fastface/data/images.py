@@ -9,9 +9,10 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from fastface.data.geometry import UNMOVED, cut_matrix
 from fastface.data.headers import MAX_SIDE, MIN_SIDE, REASONS, Header, Rejected, read_header
 
-__all__ = ["REASONS", "ImageSpec", "Prepared", "Rejected", "decode_jpeg", "load_rgb", "prepare"]
+__all__ = ["REASONS", "ImageSpec", "Prepared", "Rejected", "decode_jpeg", "encode", "load_rgb", "prepare"]
 
 DEFAULT_QUALITY = 95
 
@@ -50,6 +51,8 @@ class Prepared(NamedTuple):
     height: int
     kept: bool
     extension: str  # "jpg" or "png"
+    matrix: tuple[float, ...] = UNMOVED  # px of the upright input -> px of this image: geometry.move_points
+    face: np.ndarray | None = None  # float32 [15]: box, landmarks, score, where one was looked for
 
 
 def prepare(data: bytes, spec: ImageSpec, box: np.ndarray | None = None) -> Prepared:
@@ -67,7 +70,12 @@ def prepare(data: bytes, spec: ImageSpec, box: np.ndarray | None = None) -> Prep
     if untouched and header.plain and header.format == wanted and header.orientation == 1:
         if spec.size in (None, stored):
             return Prepared(data, *stored, kept=True, extension="png" if spec.lossless else "jpg")
-    image = _cut(image, spec, box)
+    image, part = _cut(image, spec, box)
+    return encode(image, spec)._replace(matrix=cut_matrix(part, image.shape[1], image.shape[0]))
+
+
+def encode(image: np.ndarray, spec: ImageSpec) -> Prepared:
+    """Encode uint8 [H, W, 3] as JPEG q95 4:2:0, or as `spec` says."""
     height, width = image.shape[:2]
     if spec.lossless:
         buffer = io.BytesIO()
@@ -80,7 +88,8 @@ def prepare(data: bytes, spec: ImageSpec, box: np.ndarray | None = None) -> Prep
 
 def load_rgb(data: bytes, spec: ImageSpec | None = None, box: np.ndarray | None = None) -> np.ndarray:
     """Decode, turn upright, cut and resize as `prepare` does, to uint8 [H, W, 3]. Raises Rejected."""
-    return np.ascontiguousarray(_cut(_decode(data, read_header(data)), spec or ImageSpec(), box))
+    image, _ = _cut(_decode(data, read_header(data)), spec or ImageSpec(), box)
+    return np.ascontiguousarray(image)
 
 
 def decode_jpeg(data: Any) -> np.ndarray:
@@ -156,7 +165,7 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
     return image
 
 
-def _region(width: int, height: int, spec: ImageSpec, box: np.ndarray | None) -> tuple[float, float, float, float]:
+def _region(width: int, height: int, spec: ImageSpec, box: np.ndarray | None) -> "Part":
     """Compute the part x0 y0 x1 y1 to be kept of an upright image."""
     x0, y0, x1, y1 = 0.0, 0.0, float(width), float(height)
     if box is not None:
@@ -176,16 +185,19 @@ def _region(width: int, height: int, spec: ImageSpec, box: np.ndarray | None) ->
     return left, top, left + across, top + down
 
 
-def _cut(image: np.ndarray, spec: ImageSpec, box: np.ndarray | None) -> np.ndarray:
-    """Cut and resize an upright uint8 [H, W, 3] image."""
+Part = tuple[float, float, float, float]  # x0 y0 x1 y1 px of the upright image
+
+
+def _cut(image: np.ndarray, spec: ImageSpec, box: np.ndarray | None) -> tuple[np.ndarray, Part]:
+    """Cut and resize an upright uint8 [H, W, 3] image; say which part of it the result shows."""
     height, width = image.shape[:2]
     region = _region(width, height, spec, box)
     if spec.size is None:
         x0, y0, x1, y1 = (round(value) for value in region)
-        return image[y0:y1, x0:x1]
+        return image[y0:y1, x0:x1], (x0, y0, x1, y1)
     if region == (0, 0, *spec.size) and spec.size == (width, height):
-        return image
+        return image, region
     picture = Image.fromarray(np.ascontiguousarray(image))
     # The exact edges can leave the image by a rounding error, which Pillow refuses.
     edges = max(region[0], 0), max(region[1], 0), min(region[2], width), min(region[3], height)
-    return np.asarray(picture.resize(spec.size, Image.Resampling.BILINEAR, box=edges))
+    return np.asarray(picture.resize(spec.size, Image.Resampling.BILINEAR, box=edges)), region

@@ -9,12 +9,16 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fastface.data.mapping import map_little, open_for_lookups, without_reading_ahead
 from fastface.data.names import Names
+
+if TYPE_CHECKING:
+    from fastface.data.remote import RemoteSet
+    from fastface.data.shard_cache import CacheOptions
 
 FORMAT = 1  # raised when a reader of the older format would misread the newer one
 CHECK = "python tools/check_shards.py"
@@ -42,6 +46,25 @@ CLASS_COLUMNS = {  # where there are more than MANY_CLASSES; meta["classes"] is 
 LOOKED_UP = ("offset", "length", "crc32", "label", "by_label", "label_start")  # for each batch
 MANY_CLASSES = 100_000  # names in meta.json: 2 million cost 0.6 s and 190 MB at opening (results/start.jsonl)
 READ_AT_ONCE = 1 << 20  # labels checked at a time: 4 MB of memory
+
+
+# Of faces, where the source tells of them, in px of the stored image: `boxes` float32 [M, 4] x0 y0 x1 y1, those of
+# record i from boxes_start[i] to boxes_start[i + 1] (int64 [N + 1]), `boxes_*` [M] what is known of each, and
+# `landmarks` float32 [N, 10] x0 y0 x1 y1 ... of one face per image.
+def is_face_column(name: str) -> bool:
+    """Tell whether a column is one of those that hold boxes or landmarks."""
+    return name in ("boxes", "landmarks") or name.startswith("boxes_")
+
+
+def expected_rows(name: str, samples: int, classes: int, arrays: Mapping[str, np.ndarray]) -> int:
+    """Return how long a column must be in a set of so many samples and classes."""
+    if name in ("names_start", "boxes_start"):
+        return samples + 1
+    if name in ("names", "class_names"):
+        return len(arrays[name])  # any; where their starts end is checked apart
+    if name == "boxes" or name.startswith("boxes_"):
+        return int(arrays["boxes_start"][-1]) if "boxes_start" in arrays else -1
+    return classes + 1 if name in ("label_start", "class_names_start") else samples
 
 
 class Located(NamedTuple):
@@ -75,35 +98,38 @@ class Index:
     _names: np.ndarray
     _names_start: np.ndarray
     _by_name: np.ndarray
+    remote: RemoteSet | None = None  # brings the shards, where they are on a server
 
     @classmethod
-    def open(cls, path: str | Path, *, lost: float = 0.0) -> Index:
-        """Open the shard set in folder `path`.
+    def open(cls, path: str | Path, cache: CacheOptions | None = None, *, lost: float = 0.0) -> Index:
+        """Open the shard set in folder `path`, or at a URL: then `cache` says where its shards are kept.
 
         Checks versions, sizes, shapes and, in one pass, the range of the labels; `tools/check_shards.py`
         checks everything. Raises ValueError where something does not fit, but for missing and cut shards that hold
         no more than the share `lost` of the images: a tolerant reader can do without them.
         """
-        path = Path(path)
-        meta = read_meta(path)
-        mapped = {name: _open_column(path, name, meta["columns"]) for name in meta["columns"]}
+        remote = _remote(str(path), cache) if "://" in str(path) else None
+        folder = Path(path) if remote is None else remote.folder
+        meta = read_meta(folder)
+        mapped = {name: _open_column(folder, name, meta["columns"]) for name in meta["columns"]}
         missing = [name for name in [*RECORD_COLUMNS, *OTHER_COLUMNS] if name not in mapped]
         if missing:
-            raise _damaged(path, f"meta.json lists no column {missing[0]!r}")
+            raise _damaged(folder, f"meta.json lists no column {missing[0]!r}")
         map_little([mapped[name] for name in LOOKED_UP])
         # plain views: indexing a memmap costs 10 times as much
         arrays = {name: np.asarray(column) for name, column in mapped.items()}
-        classes = class_names(path, meta, arrays)
-        _check_shapes(path, meta, arrays, len(classes))
-        _check_labels(path, arrays["label"], meta["num_classes"])
-        _check_shard_sizes(path, meta, lost)
+        classes = class_names(folder, meta, arrays)
+        _check_shapes(folder, meta, arrays, len(classes))
+        _check_labels(folder, arrays["label"], meta["num_classes"])
+        if remote is None:  # else each is checked when it comes
+            _check_shard_sizes(folder, meta, lost)
         size = meta["image_size"]
         names = {name: arrays.pop(name) for name in ("names", "names_start", "by_name")}
         for name in CLASS_COLUMNS:
             arrays.pop(name, None)
         direct = ("shard", "offset", "length", "label", "crc32", "by_label", "label_start")
         return cls(
-            path=path,
+            path=folder,
             meta=meta,
             dataset_id=meta["dataset_id"],
             num_samples=meta["num_samples"],
@@ -114,6 +140,7 @@ class Index:
             _names=names["names"],
             _names_start=names["names_start"],
             _by_name=names["by_name"],
+            remote=remote,
             **{name: arrays[name] for name in direct},
         )
 
@@ -133,7 +160,9 @@ class Index:
         return np.concatenate([[0], np.cumsum([shard["samples"] for shard in self.meta["shards"]])])
 
     def shard_path(self, shard: int) -> Path:
-        """Return the tar of a shard."""
+        """Return the tar of a shard; one on a server is downloaded first."""
+        if self.remote is not None:
+            return self.remote.shard(shard)
         return self.path / self.meta["shards"][shard]["name"]
 
     def shard_bytes(self, shard: int) -> int:
@@ -186,13 +215,24 @@ def read_meta(path: Path) -> dict[str, Any]:
     """Read meta.json of the shard set in `path`; raise a ValueError where there is none or it is not ours."""
     file = path / "meta.json"
     try:
-        meta = json.loads(file.read_text("utf-8"))
+        text = file.read_text("utf-8")
     except FileNotFoundError:
         raise ValueError(_not_a_set(path)) from None
     except ValueError as error:
         raise _damaged(path, f"meta.json cannot be read ({error})") from None
+    return parse_meta(text, path)
+
+
+def parse_meta(text: str, path: Path | str) -> dict[str, Any]:
+    """Read the text of the meta.json of the set at `path`, a folder or a URL; ValueError where it is not ours."""
+    try:
+        meta = json.loads(text)
+    except ValueError as error:
+        raise _damaged(path, f"meta.json cannot be read ({error})") from None
     if not isinstance(meta, dict) or not isinstance(meta.get("format"), int):
-        raise ValueError(f"{file} is not a fastface shard set's: it has no format number; make it with make_shards.py")
+        raise ValueError(
+            f"{path}/meta.json is not a fastface shard set's: it has no format number; make it with make_shards.py"
+        )
     if meta["format"] != FORMAT:
         raise ValueError(
             f"{path} has format {meta['format']}, this fastface reads format {FORMAT}: make the shards again "
@@ -223,7 +263,13 @@ def _not_a_set(path: Path) -> str:
     return f"{path} {what}; make one with python tools/make_shards.py KIND INPUT --out {path}"
 
 
-def _damaged(path: Path, what: str) -> ValueError:
+def _remote(url: str, cache: CacheOptions | None) -> RemoteSet:
+    from fastface.data.remote import RemoteSet  # which needs this module
+
+    return RemoteSet(url, cache)
+
+
+def _damaged(path: Path | str, what: str) -> ValueError:
     return ValueError(f"{path}: {what}; run `{CHECK} {path}` to see all that is wrong, and make the shards again")
 
 
@@ -245,16 +291,15 @@ def _open_column(path: Path, name: str, columns: Mapping[str, Any]) -> np.memmap
 
 def _check_shapes(path: Path, meta: dict[str, Any], arrays: Mapping[str, np.ndarray], named: int) -> None:
     samples, classes = meta["num_samples"], meta["num_classes"]
-    rows = {"label_start": classes + 1, "names_start": samples + 1, "class_names_start": classes + 1}
-    rows |= {name: len(arrays[name]) for name in ("names", "class_names") if name in arrays}
     for name, array in arrays.items():
-        if array.ndim < 1 or len(array) != rows.get(name, samples):
+        if array.ndim < 1 or len(array) != expected_rows(name, samples, classes, arrays):
             raise _damaged(path, f"index/{name}.npy has shape {array.shape} in a set of {samples:,} images")
     if (inside := sum(shard["samples"] for shard in meta["shards"])) != samples:
         raise _damaged(path, f"meta.json counts {samples:,} images and {inside:,} in its shards")
     if named != classes or samples < 1:
         raise _damaged(path, f"meta.json counts {classes:,} classes and names {named:,}")
-    ends = {"label_start": samples} | {f"{name}_start": rows[name] for name in ("names", "class_names") if name in rows}
+    blocks = [name for name in ("names", "class_names") if name in arrays]
+    ends = {"label_start": samples} | {f"{name}_start": len(arrays[name]) for name in blocks}
     for name, end in ends.items():
         start = arrays[name]
         if start[0] != 0 or start[-1] != end:

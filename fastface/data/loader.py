@@ -69,6 +69,7 @@ class Loader:
         augment: Augment,
         decoder: str,
         size: tuple[int, int],
+        resize: bool = False,
         micro_batch: int,
         rank: int = 0,
         world: int = 1,
@@ -89,7 +90,8 @@ class Loader:
             raise ValueError(
                 f"train.micro_batch {micro_batch} would part rows that belong together: take a multiple of {plan.unit}"
             )
-        _check_images(index, size)
+        if not resize:
+            _check_images(index, size)
         if not 0 <= rank < world or ahead < 1:
             raise ValueError(
                 f"rank {rank} of {world} with {ahead} batches ahead: ranks count from 0, ahead is at least 1"
@@ -101,9 +103,11 @@ class Loader:
         self.damage = Damage(index, max_damaged)
         self.reader = ShardReader(index, check_crc=check_crc, tolerant=True)
         self.decoder: Decoder = build_decoder(
-            decoder, size=size, threads=threads, device=self.device, mean=mean, std=std
+            decoder, size=size, resize=resize, threads=threads, device=self.device, mean=mean, std=std
         )
-        self.cache: DecodedCache | None = build_cache(cache, index, size, self.decoder.finish, self.reader, processes)
+        self.cache: DecodedCache | None = build_cache(
+            cache, index, size, self.decoder.finish, self.reader, processes, resize, bool(augment.operators)
+        )
         dtype = OUTPUTS[output]
         self._buffers = [Buffer(dtype) for _ in range(max(ahead, self.decoder.callers) + 1)]
         self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
@@ -117,6 +121,7 @@ class Loader:
         if start < 0 or (stop is not None and stop < start):
             raise ValueError(f"steps {start} to {stop}: steps count from 0 and do not run backwards")
         self._end_run()
+        self.reader.resume()
         jobs = _Jobs(self, start, stop)
         count = None if stop is None else (stop - start) * self.accumulation
         run = Prefetch(lambda n, buffer: self._make(*jobs[n], buffer), self._buffers, self.decoder.callers, count)
@@ -143,10 +148,12 @@ class Loader:
                 timings.images += len(batch.records)
                 yield batch
         finally:
-            run.close()
+            if run is self._run:
+                self._end_run()
 
     def _end_run(self) -> None:
         if self._run is not None:
+            self.reader.pause()  # else a thread that waits for a server would be waited for
             self._run.close()
             self._run = None
 
@@ -166,8 +173,9 @@ class Loader:
 
     def _make(self, slots: Slots, draws: Draws, micro: int, buffer: Buffer) -> Batch:
         """Read and decode one micro-batch into `buffer`. ValueError names the image that is one too many bad ones."""
+        self.reader.follow(self.plan, slots.step, len(self._buffers))
         records = self.damage.stand_ins(slots.records)
-        out = buffer.images(len(records), self.micro_batch, self.size, self.device)
+        out = buffer.images(len(records), self.micro_batch, self.augment.size(slots.step) or self.size, self.device)
         done = not len(records)
         while not done:
             try:
@@ -209,7 +217,7 @@ def _check_images(index: Index, size: tuple[int, int]) -> None:
     found = "of several sizes" if index.image_size is None else "{}x{}".format(*index.image_size)
     raise ValueError(
         f"{index.path} holds images {found}, data.size asks for {size[0]}x{size[1]}; make the shards again "
-        f"with `tools/make_shards.py ... --size {size[0]}x{size[1]}`, or change data.size"
+        f"with `tools/make_shards.py ... --size {size[0]}x{size[1]}`, change data.size, or set data.resize"
     )
 
 

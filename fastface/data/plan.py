@@ -8,8 +8,11 @@ import numpy as np
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: the increment of splitmix64
 MASK = (1 << 64) - 1
+# What a seed is hashed with, so that no two uses of it share their randomness. Permutations of whole epochs take
+# (seed, epoch), keys of slots (seed, step, 1), the rest (seed, one of these, ...).
+STREAMS = {"image": 2, "share": 3, "pair": 4, "turn": 5, "first": 6, "second": 7, "window": 8, "segment": 9}
+STREAMS |= {"mined": 10, "neighbour": 11, "spare": 12, "source": 13}
 ROUNDS = 6  # Luby and Rackoff prove 4 enough for ideal round functions; 6 leave room for ours
-BLOCK = 4096  # rows permuted at once: numpy costs 160 us a call for 128 rows, 310 us for 1,024 (2 cores, 2026-11)
 
 
 class Slots(NamedTuple):
@@ -41,6 +44,7 @@ class Plan(Protocol):
     """A pure function of the step: it knows nothing of processes, threads or devices."""
 
     unit: int  # neighbouring rows that belong together: no micro-batch may part them
+    notes: list[str]  # what the user should hear once, such as which identities are left out
 
     @property
     def batch_size(self) -> int: ...
@@ -55,95 +59,34 @@ class Plan(Protocol):
         ...
 
 
-class Shuffled:
-    """Visit every record once per epoch in an order drawn from (seed, epoch), in batches of equal size.
-
-    An epoch has size // batch_size steps; the records left over differ in every epoch. Memory and the cost of
-    starting at any step do not depend on `size`.
-    """
-
-    unit = 1
-
-    def __init__(self, size: int, batch_size: int, seed: int) -> None:
-        _check_sizes(size, batch_size)
-        if size < batch_size:
-            raise ValueError(f"{size:,} records do not fill a batch of {batch_size:,}; lower it or take more images")
-        self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.steps_per_epoch = size // batch_size
-        self._block_steps = min(max(1, BLOCK // batch_size), self.steps_per_epoch)
-        self._block: tuple[tuple[int, int], np.ndarray] = (
-            (-1, -1),
-            np.empty((0, 0), np.int64),
-        )  # the latest, to save time
-
-    def __getitem__(self, step: int) -> Slots:
-        """Return step `step` (from 0, without end) of the run, batch_size rows."""
-        _check_step(step)
-        epoch, position = divmod(step, self.steps_per_epoch)
-        number, row = divmod(position, self._block_steps)
-        name, block = self._block  # one assignment, one read: threads see a whole block
-        if name != (epoch, number):
-            block = self._permuted(epoch, number)
-            self._block = (epoch, number), block
-        return Slots(step, 0, block[row], slot_keys(self.seed, step, self.batch_size))
-
-    def _permuted(self, epoch: int, number: int) -> np.ndarray:
-        """Return the records of block `number` of an epoch: int64 [steps, batch_size]."""
-        start = number * self._block_steps
-        steps = min(self._block_steps, self.steps_per_epoch - start)
-        positions = np.arange(start * self.batch_size, (start + steps) * self.batch_size)
-        return permute(positions, self.size, hash_numbers(self.seed, epoch)).reshape(steps, self.batch_size)
-
-    def describe(self) -> dict[str, Any]:
-        """Return name, size, batch_size and seed: equal descriptions give equal steps."""
-        return {"name": "shuffled", "size": self.size, "batch_size": self.batch_size, "seed": self.seed}
-
-
-class Sequential:
-    """Visit the records once, in order; the last step may be shorter. For evaluation."""
-
-    unit = 1
-
-    def __init__(self, size: int, batch_size: int, seed: int = 0) -> None:
-        _check_sizes(size, batch_size)
-        self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.steps_per_epoch = -(-size // batch_size)
-
-    def __getitem__(self, step: int) -> Slots:
-        """Return step `step` of steps_per_epoch; IndexError beyond."""
-        _check_step(step)
-        if step >= self.steps_per_epoch:
-            raise IndexError(f"step {step}: {self.size:,} records in order end after {self.steps_per_epoch:,} steps")
-        start = step * self.batch_size
-        records = np.arange(start, min(start + self.batch_size, self.size))
-        return Slots(step, 0, records, slot_keys(self.seed, step, len(records)))
-
-    def describe(self) -> dict[str, Any]:
-        """Return name, size, batch_size and seed: equal descriptions give equal steps."""
-        return {"name": "sequential", "size": self.size, "batch_size": self.batch_size, "seed": self.seed}
-
-
-def permute(positions: np.ndarray, size: int, key: int) -> np.ndarray:
+def permute(positions: np.ndarray, size: int | np.ndarray, key: int | np.ndarray) -> np.ndarray:
     """Map positions in [0, size) to distinct values in [0, size): a pseudorandom permutation chosen by `key`.
 
-    int64 [n] to int64 [n]. A Feistel network on pairs of Z_a x Z_b with a * b just above `size`, walked along
+    int64 to int64 of the common shape: each row may have a size (int64) and a key (uint64) of its own, as long as
+    they broadcast to `positions`. A Feistel network on pairs of Z_a x Z_b with a * b just above `size`, walked along
     its cycles until it lands inside (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002).
     Halves that add modulo a and b, not bits that xor, keep a * b within sqrt(size) of size, so that hardly
     any value walks: numpy's cost here is per call, and every further walk repeats all calls.
     """
     values = np.array(positions, np.uint64)
-    a = max(1, int(np.ceil(np.sqrt(size))))
-    b = -(-size // a)
-    round_keys = [np.uint64(hash_numbers(key, number) >> 1) for number in range(ROUNDS)]  # sums stay below 2^64
-    inside = np.uint64(size)
-    walking = np.arange(len(values))
-    while len(walking):
-        values[walking] = _feistel(values[walking], np.uint64(a), np.uint64(b), round_keys)
-        walking = walking[values[walking] >= inside]
+    sizes = np.atleast_1d(np.asarray(size)).astype(np.uint64)
+    a = np.maximum(np.ceil(np.sqrt(sizes.astype(np.float64))), 1).astype(np.uint64)
+    b = (sizes + a - np.uint64(1)) // a
+    folded = hash_rows(key)
+    round_keys = [_fold(folded, number) >> np.uint64(1) for number in range(ROUNDS)]  # sums stay below 2^64
+    values = _feistel(values, a, b, round_keys)
+    while (walking := values >= sizes).any():
+        a_of, b_of, *keys_of = (_rows_of(rows, walking) for rows in (a, b, *round_keys))
+        values[walking] = _feistel(values[walking], a_of, b_of, keys_of)
     return values.astype(np.int64)
 
 
-def _feistel(values: np.ndarray, a: np.uint64, b: np.uint64, round_keys: list[np.uint64]) -> np.ndarray:
+def _rows_of(rows: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Return what belongs to the places that `where` (bool) marks, of an array that broadcasts to it: [n] or [1]."""
+    return rows.ravel() if rows.size == 1 else np.broadcast_to(rows, where.shape)[where]
+
+
+def _feistel(values: np.ndarray, a: np.ndarray, b: np.ndarray, round_keys: list[np.ndarray]) -> np.ndarray:
     left, right = np.divmod(values, b)
     for number, key in enumerate(round_keys):
         if number % 2:
@@ -185,16 +128,19 @@ def hash_numbers(*numbers: int) -> int:
     return value
 
 
+def hash_rows(*numbers: int | np.ndarray) -> np.ndarray:
+    """Fold integers, some of them arrays, into hashes: what `hash_numbers` gives for each row, uint64 [n] (n >= 1)."""
+    value = np.zeros(1, np.uint64)
+    for number in numbers:
+        value = _fold(value, number)
+    return value
+
+
+def _fold(value: np.ndarray, number: int | np.ndarray) -> np.ndarray:
+    bits = np.uint64(number & MASK) if isinstance(number, int) else np.atleast_1d(number).astype(np.uint64)
+    return _finish((value ^ bits) + np.uint64(GOLDEN))
+
+
 def slot_keys(seed: int, step: int, count: int) -> np.ndarray:
     """Return the keys of rows 0..count-1 of a step, uint64: splitmix64 from the hash of (seed, step)."""
     return splitmix64(hash_numbers(seed, step, 1), count)  # the 1 keeps keys apart from epoch permutations
-
-
-def _check_sizes(size: int, batch_size: int) -> None:
-    if size < 1 or batch_size < 1:
-        raise ValueError(f"a plan needs at least one record and a batch of at least one, not {size} and {batch_size}")
-
-
-def _check_step(step: int) -> None:
-    if step < 0:
-        raise IndexError(f"step {step}: steps count from 0")

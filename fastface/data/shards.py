@@ -125,6 +125,7 @@ class ShardReader:
         self.tolerant = tolerant
         self._mapped: list[_Mapped | None] = [None] * index.num_shards
         _allow_open_files(index)
+        self.resume()
 
     def view(self, i: int) -> np.ndarray:
         """Return the encoded bytes of record i: uint8 [length], read-only, not copied."""
@@ -173,12 +174,30 @@ class ShardReader:
         self._mapped[shard] = mapped
         return mapped
 
+    def follow(self, plan: object, step: int, behind: int) -> None:
+        """Tell a set on a server that `step` of a plan comes next; unmap what neither it nor those just before need."""
+        if self.index.remote is not None:
+            for shard in self.index.remote.follow(plan, step, behind):
+                self._mapped[shard] = None
+
+    def pause(self) -> None:
+        """Break off downloads of a set on a server: nobody waits for them, until `resume`."""
+        if self.index.remote is not None:
+            self.index.remote.pause()
+
+    def resume(self) -> None:
+        """Allow downloads again, and `follow`."""
+        if self.index.remote is not None:
+            self.index.remote.resume()
+
     def check_unchanged(self) -> None:
         """Raise a ValueError naming the first shard whose file was replaced, cut or deleted since mapped.
 
         One stat per mapped shard (about 1 us): cheap enough for once an epoch, and after any decoding error.
         Reading beyond the end of a file that was cut while mapped would kill the process (SIGBUS).
         """
+        if self.index.remote is not None:
+            return  # the cache only ever deletes whole files, which stay as they are where they are mapped
         for shard, mapped in enumerate(self._mapped):
             if mapped is None or mapped.state is None:
                 continue
@@ -192,6 +211,7 @@ class ShardReader:
 
     def close(self) -> None:
         """Let go of all shards; those that views still use stay mapped until the views go."""
+        self.pause()
         self._mapped = [None] * self.index.num_shards
 
     def __enter__(self) -> ShardReader:

@@ -18,6 +18,11 @@ def network_size(data: DataConfig, model: ModelConfig) -> tuple[int, int]:
 
 def build_task(task: ArcFaceTask, model: ModelConfig, data: DataConfig, num_classes: int) -> ArcFace:
     """Build the network and its head for `num_classes` identities."""
+    if set(data.scales) - {data.size}:
+        raise ValueError(
+            "data.scales needs a network that takes any size; those of task arcface end in a layer made for one: "
+            "take low_resolution in data.augment for faces of mixed resolution"
+        )
     backbone = build_backbone(
         model.backbone,
         embedding_size=model.embedding_size,

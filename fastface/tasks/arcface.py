@@ -3,9 +3,11 @@
 import torch
 from torch import nn
 
+from fastface.config import DataConfig
 from fastface.data.batch import Batch
 from fastface.data.index import Index
-from fastface.data.plan import Plan, Shuffled
+from fastface.data.plan import Plan
+from fastface.data.plans import build_plan
 from fastface.heads.margin_head import MarginHead
 from fastface.tasks.base import Output, Windowed, cut
 
@@ -24,8 +26,8 @@ class ArcFace(nn.Module):
         self.head = head
         self.window = window
 
-    def plan(self, index: Index, batch_size: int, seed: int) -> Plan:
-        return Shuffled(index.num_samples, batch_size, seed)
+    def plan(self, data: DataConfig, index: Index, batch_size: int, seed: int) -> Plan:
+        return build_plan(data.plan, index, batch_size, seed, [source.weight for source in data.sources])
 
     def forward(self, batch: Batch) -> Output:
         embedding = self.backbone(cut(batch.images, self.window))  # [B, D]

@@ -4,6 +4,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from fastface.config import DataConfig
 from fastface.data.batch import Batch
 from fastface.data.index import Index
 from fastface.data.plan import Plan
@@ -21,8 +22,8 @@ class Output(NamedTuple):
 class Task(Protocol):
     """An nn.Module that owns one learning problem. The loop knows nothing else."""
 
-    def plan(self, index: Index, batch_size: int, seed: int) -> Plan:
-        """Say which records make up each step."""
+    def plan(self, data: DataConfig, index: Index, batch_size: int, seed: int) -> Plan:
+        """Say which records make up each step: as data.plan says, or as the problem needs."""
         ...
 
     def __call__(self, batch: Batch) -> Output: ...

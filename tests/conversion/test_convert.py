@@ -25,26 +25,18 @@ from fastface.conversion.partial import Partial, StorageError
 from fastface.data.images import ImageSpec, prepare
 from fastface.data.index import Index
 from fastface.data.shards import ShardReader
+from fastface.data.sources import Source
 from tests.data.badfiles import write_bad_files, write_odd_but_good
 from tests.data.shard_sets import face, make_set, raw_bytes, tree, write_folder
 
 
-class ListSource:
+class ListSource(Source):
     """A source held in memory; what is no bytes is raised by read, or called."""
 
     def __init__(self, images: list, labels: list[int] | None = None) -> None:
         labels = labels or [0] * len(images)
         self.images = images
-        self.classes = [f"c{i:02d}" for i in range(max(labels) + 1)]
-        self.labels = np.array(labels, np.int64)
-        self.columns: dict[str, np.ndarray] = {}
-        self.boxes: np.ndarray | None = None
-        self.skipped: list[tuple[str, str]] = []
-        self.pairs: list[tuple[str, str, bool, int]] | None = None
-        self.ordered = False
-
-    def __len__(self) -> int:
-        return len(self.images)
+        super().__init__([f"c{i:02d}" for i in range(max(labels) + 1)], np.array(labels, np.int64))
 
     def name(self, i: int) -> str:
         return f"image:{i}"

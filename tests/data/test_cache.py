@@ -15,7 +15,7 @@ from fastface.data.augment import Augment
 from fastface.data.cache import FileStore
 from fastface.data.index import Index
 from fastface.data.loader import Loader
-from fastface.data.plan import Shuffled
+from fastface.data.plans import Shuffled
 from tests.data import tiny
 
 SIZE = (tiny.WIDTH, tiny.HEIGHT)

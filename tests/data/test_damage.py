@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from fastface.data.augment import Augment
 from fastface.data.damage import Damage
 from fastface.data.index import Index
 from fastface.data.loader import Loader
-from fastface.data.plan import Plan, Sequential, Shuffled
+from fastface.data.mixed_index import MixedIndex
+from fastface.data.plan import Plan
+from fastface.data.plans import Sequential, Shuffled
 from fastface.data.shards import ShardReader
 from tests.data import tiny
 
@@ -200,3 +203,22 @@ def test_nothing_good_left_ends_in_an_error(whole: Index, tmp_path: Path) -> Non
     with loader_of(index, Sequential(len(index), 8), max_damaged=1.0) as loader:
         with pytest.raises(ValueError, match="no good image is left"):
             list(loader.batches(0, 6))
+
+
+@pytest.mark.parametrize("labels", ["separate", "merge-by-name"])
+def test_a_mixture_replaces_within_an_identity_too(whole: Index, tmp_path: Path, labels: Literal["separate"]) -> None:
+    index = copy_of(whole, tmp_path)
+    for record in (5, 29):
+        write_into(index, record, flipped_bit)
+    mixed = MixedIndex([whole, index], labels)
+    bad = {len(whole) + 5, len(whole) + 29}
+    with loader_of(mixed, Sequential(len(mixed), 8), max_damaged=1.0) as loader:
+        got = np.concatenate([batch.records.copy() for batch in loader.batches(0, len(mixed) // 8)])
+        assert {found.record for found in loader.damage.news()} == bad
+    for record in range(len(mixed)):
+        if record not in bad:
+            assert got[record] == record
+        else:
+            same = [r for r in range(len(mixed)) if mixed.label[r] == mixed.label[record]]
+            after = same[same.index(record) + 1 :] + same[: same.index(record)]
+            assert got[record] == next(r for r in after if r not in bad)

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from fastface.data.images import REASONS, ImageSpec, Rejected, load_rgb, prepare
-from fastface.data.sources import open_source, read_file
+from fastface.data.sources import read_file
 from fastface.data.sources.bin import read_bin
+from fastface.data.sources.kinds import open_source
 from fastface.data.sources.tar import members
 from tests.data import badfiles
 from tests.data.badfiles import encode, photo
@@ -51,7 +52,7 @@ def test_bombs_are_refused_before_memory_is_asked_for(tmp_path: Path) -> None:
 import resource, sys, time
 from pathlib import Path
 from fastface.data.images import ImageSpec, prepare
-from fastface.data.sources import open_source
+from fastface.data.sources.kinds import open_source
 from fastface.data.sources.bin import read_bin
 folder = Path(sys.argv[1])
 prepare((folder / "warm.jpg").read_bytes(), ImageSpec((32, 32)))

@@ -258,12 +258,12 @@ def test_decode_jpeg_takes_any_buffer_and_gives_grey_three_channels() -> None:
 
 
 def test_real_faces_of_the_right_size_keep_their_bytes(data: Path) -> None:
-    from fastface.data.sources import open_source
+    from fastface.data.sources.kinds import open_source
 
     source = open_source("folder", data / "lfw" / "images.tar")[""]
     for i in range(0, len(source), 2000):
         found = source.read(i)
-        assert prepare(found, ImageSpec((250, 250))) == (found, 250, 250, True, "jpg")
+        assert prepare(found, ImageSpec((250, 250)))[:5] == (found, 250, 250, True, "jpg")
         cut = prepare(found, ImageSpec((112, 112), crop=0.45))
         assert (cut.width, cut.height, cut.kept) == (112, 112, False)
         exact = slow_resize(decode_jpeg(found), (68.75, 68.75, 181.25, 181.25), (112, 112))

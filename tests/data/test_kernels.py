@@ -2,8 +2,8 @@
 
 import importlib.util
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,14 +21,6 @@ def made(request: pytest.FixtureRequest) -> Kernels:
     chosen = kernels(request.param == "numba")
     assert chosen.name == request.param
     return chosen
-
-
-@pytest.fixture
-def forgetful() -> Iterator[None]:
-    """Forget what was compiled, before and after."""
-    kernels_module._numba_kernels.cache_clear()
-    yield
-    kernels_module._numba_kernels.cache_clear()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -66,12 +58,23 @@ def test_words_become_pixels(made: Kernels, shape: tuple[int, int]) -> None:
     assert np.array_equal(pixels, four[..., :3])
 
 
-@pytest.mark.usefixtures("forgetful")
 def test_without_numba_numpy_steps_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)  # what an import finds where a package is missing
-    assert kernels().name == "numpy"
+    module = copied(Path(kernels_module.__file__), monkeypatch)
+    assert module.kernels().name == "numpy"
     with pytest.raises(ValueError, match=r"numba is not installed.*pip install"):
-        kernels(compiled=True)
+        module.kernels(compiled=True)
+
+
+def copied(source: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import a file once more, under another name, with nothing compiled yet."""
+    spec = importlib.util.spec_from_file_location("copied_kernels", source)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "copied_kernels", module)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.slow
@@ -82,11 +85,6 @@ def test_numba_works_where_nothing_can_be_cached(tmp_path: Path, monkeypatch: py
     (tmp_path / "__pycache__").touch()  # a file where numba wants a folder: this stops root as well
     monkeypatch.setenv("XDG_CACHE_HOME", str(source / "cache"))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    spec = importlib.util.spec_from_file_location("copied_kernels", source)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "copied_kernels", module)
-    spec.loader.exec_module(module)
+    module = copied(source, monkeypatch)
     with pytest.warns(UserWarning, match="NUMBA_CACHE_DIR"):
         assert module.kernels().name == "numba"

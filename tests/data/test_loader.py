@@ -13,7 +13,7 @@ from fastface.data.augment import Augment
 from fastface.data.batch import Batch
 from fastface.data.index import Index
 from fastface.data.loader import Loader, accumulation
-from fastface.data.plan import Sequential, Shuffled
+from fastface.data.plans import Sequential, Shuffled
 from fastface.data.shards import ShardReader
 from tests.data import tiny
 

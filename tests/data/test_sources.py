@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastface.data.sources import Names, Source, include_exclude, open_source, split_by_identity, subset
+from fastface.data.sources import Names, Source, include_exclude, split_by_identity, subset
 from fastface.data.sources.bin import read_bin
+from fastface.data.sources.kinds import open_source
 from fastface.data.sources.rec import MAGIC
 from tests.data.badfiles import encode, photo
 

@@ -5,10 +5,10 @@ import stat
 import sys
 from hashlib import blake2b
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
+from fastface.data.geometry import Faces
 from fastface.data.headers import Rejected
 from fastface.data.names import Names as Names  # where the layouts find it
 from fastface.spelling import nearest
@@ -16,26 +16,38 @@ from fastface.spelling import nearest
 MAX_FILE_BYTES = 1 << 29  # 512 MB; 50 million pixels of 16-bit RGBA take 400 MB uncompressed
 
 
-class Source(Protocol):
+class Source:
     """A raw dataset, picklable, in columns so that ten million records fit."""
 
     classes: list[str]  # sorted by code point
     labels: np.ndarray  # int64 [N], index into classes
-    columns: dict[str, np.ndarray]  # what the layout adds, [N] each
-    boxes: np.ndarray | None  # float32 [N, 4] x0 y0 x1 y1 px, where the layout has them
+    columns: dict[str, np.ndarray]  # what the layout adds, [N] each; `subject` and `clip` steer --split
+    values: dict[str, list[str]]  # what the numbers 0, 1, ... of some of these columns stand for
+    boxes: np.ndarray | None = None  # float32 [N, 4] x0 y0 x1 y1 px: the face that --crop box cuts out
+    landmarks: np.ndarray | None = None  # float32 [N, 5, 2] px; NaN where there are none
+    faces: Faces | None = None  # all the faces of each image, where the layout lists them
     skipped: list[tuple[str, str]]  # (path, reason) of what the scan itself left out
-    pairs: list[tuple[str, str, bool, int]] | None  # (name_a, name_b, same, fold), pair files only
-    ordered: bool  # the order carries meaning and must be kept
+    pairs: list[tuple[str, str, bool, int]] | None = None  # (name_a, name_b, same, fold), pair files only
+    ordered: bool = False  # the order carries meaning and must be kept
+    made_with: tuple[str, ...] = ()  # packages whose version decides the bytes that read gives
 
-    def __len__(self) -> int: ...
+    def __init__(self, classes: list[str], labels: np.ndarray, skipped: list[tuple[str, str]] | None = None) -> None:
+        self.classes, self.labels, self.skipped = classes, labels, [] if skipped is None else skipped
+        self.columns, self.values = {}, {}
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     def name(self, i: int) -> str:
         """Return the path relative to the input with '/', or 'train.rec:12'."""
-        ...
+        raise NotImplementedError
 
     def read(self, i: int) -> bytes:
         """Return the encoded bytes as found; raises OSError or ValueError."""
-        ...
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of what reading has opened and a forked process must not inherit; reading opens it again."""
 
 
 def encode_labels(names: list[str]) -> tuple[list[str], np.ndarray]:
@@ -62,32 +74,6 @@ def check_size(name: str, size: int) -> None:
         raise Rejected("too-large", f"{name} has {size} bytes, more than {MAX_FILE_BYTES}")
 
 
-def open_source(kind: str, path: str | Path, *, root: str | Path | None = None) -> dict[str, Source]:
-    """Scan a raw dataset: {"": source}, or one source per split for a folder with train/ and val/.
-
-    kind: folder (person/image.*, a directory or an uncompressed .tar), list (csv of path,label), rec
-    (RecordIO), bin (InsightFace pair file). `root` is where a list's paths start; default the csv's folder.
-    """
-    from fastface.data.sources.bin import open_bin
-    from fastface.data.sources.folder import open_folder
-    from fastface.data.sources.listing import open_list
-    from fastface.data.sources.rec import open_rec
-
-    kinds = {"folder": open_folder, "list": open_list, "rec": open_rec, "bin": open_bin}
-    if kind not in kinds:
-        raise ValueError(f"unknown kind {kind!r}{nearest(kind, kinds)}; kinds: {', '.join(kinds)}")
-    path = Path(path)
-    if not path.exists():
-        raise ValueError(f"{path} does not exist{nearest_path(path)}")
-    if root is not None and kind != "list":
-        raise ValueError(f"root is for kind list only, not {kind}; leave it out")
-    if kind == "list":
-        return {"": open_list(path, None if root is None else Path(root))}
-    if kind == "folder":
-        return dict(open_folder(path))
-    return {"": open_rec(path) if kind == "rec" else open_bin(path)}
-
-
 def nearest_path(path: Path) -> str:
     """Return the nearest spelling among the siblings of a path that does not exist."""
     return nearest(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""
@@ -98,31 +84,31 @@ def printable(name: str) -> str:
     return name.encode(sys.getdefaultencoding(), "backslashreplace").decode()
 
 
-class _Subset:
+class _Subset(Source):
     """Some records of a source, in the given order, with labels renumbered."""
 
     def __init__(self, source: Source, keep: np.ndarray) -> None:
         self._source, self._keep = source, keep
         used, labels = np.unique(source.labels[keep], return_inverse=True)
-        self.classes = [source.classes[k] for k in used]
-        self.labels = labels.astype(np.int64).reshape(-1)
+        super().__init__([source.classes[k] for k in used], labels.astype(np.int64).reshape(-1), source.skipped)
+        self.values = source.values
         self.columns = {name: column[keep] for name, column in source.columns.items()}
         self.boxes = None if source.boxes is None else source.boxes[keep]
-        self.skipped = source.skipped
-        self.ordered = source.ordered
-        self.pairs = None
+        self.landmarks = None if source.landmarks is None else source.landmarks[keep]
+        self.faces = None if source.faces is None else source.faces.take(keep)
+        self.ordered, self.made_with = source.ordered, source.made_with
         if source.pairs is not None:
             kept = {source.name(int(i)) for i in keep}
             self.pairs = [pair for pair in source.pairs if pair[0] in kept and pair[1] in kept]
-
-    def __len__(self) -> int:
-        return len(self._keep)
 
     def name(self, i: int) -> str:
         return self._source.name(int(self._keep[i]))
 
     def read(self, i: int) -> bytes:
         return self._source.read(int(self._keep[i]))
+
+    def close(self) -> None:
+        self._source.close()
 
 
 def subset(source: Source, keep: np.ndarray) -> Source:
@@ -189,10 +175,11 @@ def enough_images(source: Source, least: int) -> Source:
 def split_by_identity(
     source: Source, fractions: dict[str, float], seed: int, by: str = "identity"
 ) -> dict[str, Source]:
-    """Divide the classes (by="identity") or the records (by="image") into named parts.
+    """Divide the identities or the images of a source into named parts.
 
+    Identities are the subjects where a column tells them, else the classes; the frames of a clip stay together.
     The order is that of blake2b("seed:name"), so it depends on the names alone, not on a library's generator.
-    Parts that share classes (by="image") still number them each for itself: match them by class name.
+    Parts that share classes still number them each for itself: match them by class name.
     """
     if by not in ("identity", "image"):
         raise ValueError(f"by {by!r}{nearest(by, ('identity', 'image'))}; choose identity or image")
@@ -202,7 +189,7 @@ def split_by_identity(
     if source.pairs is not None:
         raise ValueError("a pair file cannot be split: its pairs would lose their partners")
     noun = "identities" if by == "identity" else "images"
-    names = source.classes if by == "identity" else [source.name(i) for i in range(len(source))]
+    names, unit = _units(source, by)
     if len(names) < len(fractions):
         raise ValueError(f"{len(names)} {noun} cannot fill {len(fractions)} parts; add data or drop parts")
     order = np.array(sorted(range(len(names)), key=lambda k: (_digest(seed, names[k]), names[k])), np.int64)
@@ -213,8 +200,27 @@ def split_by_identity(
             raise ValueError(f"part {part!r} of {fractions} gets none of {len(names)} {noun}; raise its fraction")
         chosen = np.zeros(len(names), bool)
         chosen[order[first:last]] = True
-        parts[part] = subset(source, np.flatnonzero(chosen[source.labels] if by == "identity" else chosen))
+        parts[part] = subset(source, np.flatnonzero(chosen[unit]))
     return parts
+
+
+def _units(source: Source, by: str) -> tuple[list[str], np.ndarray]:
+    """Name what a split keeps whole, and say which of these each record belongs to (int64 [N])."""
+    if by == "image" and "clip" not in source.columns:
+        return [source.name(i) for i in range(len(source))], np.arange(len(source))
+    if by == "image":
+        _, first, unit = np.unique(source.columns["clip"], return_index=True, return_inverse=True)
+        return [source.name(int(i)) for i in first], unit.reshape(-1)
+    if "subject" not in source.columns:
+        return source.classes, source.labels
+    used, unit = np.unique(source.columns["subject"], return_inverse=True)
+    if used[0] < 0:
+        unknown = int(np.argmin(source.columns["subject"]))
+        raise ValueError(
+            f"the paths do not tell whose face every image shows, such as {printable(source.name(unknown))}: a split "
+            "by identity cannot be made; split by image (--split-by image), knowing that people will be in both parts"
+        )
+    return [source.values["subject"][k] for k in used], unit.reshape(-1)
 
 
 def _digest(seed: int, name: str) -> bytes:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fastface.data.sources import Source
+
 NUM_FOLDS = 10
 MAX_BIN_BYTES = 1 << 32  # 4 GB; a file of 7,000 pairs of 112 px faces has 80 MB
 MAX_OPCODES = 4_000_000  # numpy images take 14 each
@@ -27,25 +29,18 @@ _PUTS = ("PUT", "BINPUT", "LONG_BINPUT")
 _KINDS = {"u1": 1, "b1": 1, "i1": 1, "i2": 2, "i4": 4, "i8": 8, "u2": 2, "u4": 4, "u8": 8}  # dtype -> bytes
 
 
-class BinSource:
+class BinSource(Source):
     """The images of a pair file in their order; each pair is a class, as nothing else is known."""
 
     def __init__(self, images: list[bytes], same: np.ndarray) -> None:
         num_pairs = len(same)
         self._images = images
-        self.classes = [f"pair-{i:06d}" for i in range(num_pairs)]
-        self.labels = np.arange(2 * num_pairs, dtype=np.int64) // 2
+        classes = [f"pair-{i:06d}" for i in range(num_pairs)]
+        super().__init__(classes, np.arange(2 * num_pairs, dtype=np.int64) // 2)
         self.columns = {"same": np.repeat(same, 2).astype(np.int8)}
-        self.boxes: np.ndarray | None = None
-        self.skipped: list[tuple[str, str]] = []
         self.ordered = True
         folds = np.repeat(range(NUM_FOLDS), [len(part) for part in np.array_split(np.arange(num_pairs), NUM_FOLDS)])
-        self.pairs: list[tuple[str, str, bool, int]] | None = [
-            (self.name(2 * i), self.name(2 * i + 1), bool(same[i]), int(folds[i])) for i in range(num_pairs)
-        ]
-
-    def __len__(self) -> int:
-        return len(self._images)
+        self.pairs = [(self.name(2 * i), self.name(2 * i + 1), bool(same[i]), int(folds[i])) for i in range(num_pairs)]
 
     def name(self, i: int) -> str:
         return f"{i:09d}"

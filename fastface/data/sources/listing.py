@@ -7,32 +7,42 @@ from pathlib import Path
 
 import numpy as np
 
-from fastface.data.sources import Names, encode_labels, nearest_path, read_file
+from fastface.data.geometry import NUM_LANDMARKS
+from fastface.data.sources import Names, Source, encode_labels, nearest_path, read_file
 from fastface.spelling import nearest
 
 _BOX = ("x0", "y0", "x1", "y1")
-_TAKEN = {"shard", "offset", "length", "label", "crc32", "width", "height", "by_label", "label_start"}
+_LANDMARKS = tuple(f"l{axis}{k}" for k in range(NUM_LANDMARKS) for axis in "xy")  # lx0, ly0, lx1, ...
+_TAKEN = {
+    "shard",
+    "offset",
+    "length",
+    "label",
+    "crc32",
+    "width",
+    "height",
+    "by_label",
+    "label_start",
+    "boxes",
+    "landmarks",
+}
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
 
 
-class ListSource:
+class ListSource(Source):
     """Images by a csv; a name is the path written there, with #2, #3 ... where several boxes share it."""
 
     def __init__(self, root: Path, paths: list[str], persons: list[str], columns: dict[str, np.ndarray]) -> None:
         self._root, self._paths = str(root), Names(paths)
         names = _numbered(paths)
         self._names = self._paths if names is paths else Names(names)
-        self.classes, self.labels = encode_labels(persons)
-        self.boxes: np.ndarray | None = None
+        super().__init__(*encode_labels(persons))
         if "x0" in columns:
             self.boxes = np.stack([columns.pop(name) for name in _BOX], axis=1).astype(np.float32)
+        if "lx0" in columns:
+            points = np.stack([columns.pop(name) for name in _LANDMARKS], axis=1)
+            self.landmarks = points.reshape(-1, NUM_LANDMARKS, 2).astype(np.float32)
         self.columns = columns
-        self.skipped: list[tuple[str, str]] = []
-        self.pairs: list[tuple[str, str, bool, int]] | None = None
-        self.ordered = False
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
     def name(self, i: int) -> str:
         return self._names[i]
@@ -45,9 +55,9 @@ class ListSource:
 def open_list(path: Path, root: Path | None = None) -> ListSource:
     """Read `path,label` lines, with or without that header.
 
-    With a header also x0,y0,x1,y1 (a box in px of the upright image) and any further columns of numbers
-    (int64 where all are whole, else float64). Paths are relative to `root`, by default the csv's folder, or
-    absolute. Errors are ValueError and name the line.
+    With a header also x0,y0,x1,y1 (a box in px of the upright image), lx0,ly0 to lx4,ly4 (five landmarks) and any
+    further columns of numbers (int64 where all are whole, else float64). Paths are relative to `root`, by default the
+    csv's folder, or absolute. Errors are ValueError and name the line.
     """
     root = path.parent if root is None else root
     if not root.is_dir():
@@ -104,13 +114,14 @@ def _check_header(path: Path, header: list[str]) -> None:
     for name in header:
         if header.count(name) > 1 or name in _TAKEN - {"label"} or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise ValueError(f"{path} line 1: column {name!r} is repeated, reserved or not a plain name; rename it")
-    found = [name for name in _BOX if name in header]
-    if found and len(found) < 4:
-        raise ValueError(f"{path} line 1: box columns must be all of x0,y0,x1,y1; found {','.join(found)}")
+    for what, names in (("box", _BOX), ("landmark", _LANDMARKS)):
+        found = [name for name in names if name in header]
+        if found and len(found) < len(names):
+            raise ValueError(f"{path} line 1: {what} columns must be all of {','.join(names)}; found {','.join(found)}")
 
 
 def _column(path: Path, name: str, rows: list[tuple[int, list[str]]], k: int) -> np.ndarray:
-    if name not in _BOX and all(_INTEGER.fullmatch(cells[k]) for _, cells in rows):
+    if name not in _BOX + _LANDMARKS and all(_INTEGER.fullmatch(cells[k]) for _, cells in rows):
         return np.array([int(cells[k]) for _, cells in rows], np.int64)
     values = np.empty(len(rows), np.float64)
     for i, (line, cells) in enumerate(rows):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastface.data.sources import check_size, nearest_path
+from fastface.data.sources import Source, check_size, nearest_path
 
 # dmlc-core recordio.h: uint32 magic, uint32 with 3 bits of continuation flag above 29 bits of length, then
 # the content, padded to 4 bytes. Content that holds the magic is cut there: flag 1 starts, 2 continues, 3
@@ -20,7 +20,7 @@ _MAX_LABEL = 1 << 24  # float32 counts exactly up to here
 _CHUNK = 1 << 18  # records whose headers are gathered at a time, 8 MB
 
 
-class RecSource:
+class RecSource(Source):
     """Records of a .rec file, in the order of their keys; classes are the labels, padded to one width."""
 
     def __init__(
@@ -28,18 +28,9 @@ class RecSource:
     ) -> None:
         self._path, self._file = str(path), -1
         self._stem, self._keys, self._offsets, self._sizes = path.name, keys, offsets, sizes
-        numbers, self.labels = np.unique(labels, return_inverse=True)
-        self.labels = self.labels.astype(np.int64)
+        numbers, labels = np.unique(labels, return_inverse=True)
         width = len(str(numbers[-1]))
-        self.classes = [f"{number:0{width}d}" for number in numbers]
-        self.columns: dict[str, np.ndarray] = {}
-        self.boxes: np.ndarray | None = None
-        self.skipped: list[tuple[str, str]] = []
-        self.pairs: list[tuple[str, str, bool, int]] | None = None
-        self.ordered = False
-
-    def __len__(self) -> int:
-        return len(self.labels)
+        super().__init__([f"{number:0{width}d}" for number in numbers], labels.astype(np.int64))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": -1}  # a file descriptor means nothing in another process
