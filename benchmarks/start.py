@@ -77,7 +77,7 @@ def main() -> int:
     print(f"every first batch within {GOAL_S:.0f} s: {yes(quick)}")
     print(f"grown by less than {GOAL_MB:.0f} MB: {yes(own)}, its own memory; with pages of mapped files:")
     print("; ".join(f"{yes(small)}, index {state}" for state, small in whole.items()))
-    return 0 if quick and own and whole[STATES[0]] and whole[STATES[1]] else 1
+    return 0 if quick and own and all(whole.values()) else 1
 
 
 def yes(good: bool) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 import json
-import mmap
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fastface.data.mapping import map_little, open_for_lookups, without_reading_ahead
 from fastface.data.names import Names
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ CLASS_COLUMNS = {  # where there are more than MANY_CLASSES; meta["classes"] is 
     "class_names": "|u1",  # in UTF-8 (surrogateescape), end to end
     "class_names_start": "<i8",  # [C + 1]
 }
+LOOKED_UP = ("offset", "length", "crc32", "label", "by_label", "label_start")  # for each batch
 MANY_CLASSES = 100_000  # names in meta.json: 2 million cost 0.6 s and 190 MB at opening (results/start.jsonl)
 READ_AT_ONCE = 1 << 20  # labels checked at a time: 4 MB of memory
 
@@ -68,7 +70,7 @@ def expected_rows(name: str, samples: int, classes: int, arrays: Mapping[str, np
 class Located(NamedTuple):
     """Where the encoded bytes of some records lie; an array of [n] each."""
 
-    shard: np.ndarray  # int32, for shard_path and shard_bytes
+    shard: np.ndarray  # int64, for shard_path and shard_bytes
     offset: np.ndarray  # int64, bytes from the start of the shard
     length: np.ndarray  # int32, bytes
     crc32: np.ndarray  # uint32, of these bytes
@@ -109,10 +111,13 @@ class Index:
         remote = _remote(str(path), cache) if "://" in str(path) else None
         folder = Path(path) if remote is None else remote.folder
         meta = read_meta(folder)
-        arrays = {name: _open_column(folder, name, meta["columns"]) for name in meta["columns"]}
-        missing = [name for name in [*RECORD_COLUMNS, *OTHER_COLUMNS] if name not in arrays]
+        mapped = {name: _open_column(folder, name, meta["columns"]) for name in meta["columns"]}
+        missing = [name for name in [*RECORD_COLUMNS, *OTHER_COLUMNS] if name not in mapped]
         if missing:
             raise _damaged(folder, f"meta.json lists no column {missing[0]!r}")
+        map_little([mapped[name] for name in LOOKED_UP])
+        # plain views: indexing a memmap costs 10 times as much
+        arrays = {name: np.asarray(column) for name, column in mapped.items()}
         classes = class_names(folder, meta, arrays)
         _check_shapes(folder, meta, arrays, len(classes))
         _check_labels(folder, arrays["label"], meta["num_classes"])
@@ -149,7 +154,7 @@ class Index:
     def num_shards(self) -> int:
         return len(self.meta["shards"])
 
-    @property
+    @functools.cached_property
     def shard_start(self) -> np.ndarray:
         """Where each shard's records start, int64 [num_shards + 1]: they follow one another as the shards do."""
         return np.concatenate([[0], np.cumsum([shard["samples"] for shard in self.meta["shards"]])])
@@ -166,7 +171,8 @@ class Index:
 
     def locate(self, records: np.ndarray) -> Located:
         """Say where the bytes of records (int64 [n]) are."""
-        return Located(self.shard[records], self.offset[records], self.length[records], self.crc32[records])
+        shard = np.searchsorted(self.shard_start, records, side="right") - 1  # one column less to look up
+        return Located(shard, self.offset[records], self.length[records], self.crc32[records])
 
     def labels_of(self, records: np.ndarray) -> np.ndarray:
         """Return the labels (int64 [n]) of records (int64 [n])."""
@@ -267,16 +273,12 @@ def _damaged(path: Path | str, what: str) -> ValueError:
     return ValueError(f"{path}: {what}; run `{CHECK} {path}` to see all that is wrong, and make the shards again")
 
 
-def _open_column(path: Path, name: str, columns: Mapping[str, Any]) -> np.ndarray:
+def _open_column(path: Path, name: str, columns: Mapping[str, Any]) -> np.memmap:
     file = path / "index" / f"{name}.npy"
     try:
-        with open(file, "rb") as opened:
-            _without_reading_ahead(opened.fileno())
-            opened.read(1)  # the page that np.load looks at: it would set the kernel reading ahead
-        mapped = np.load(file, mmap_mode="r", allow_pickle=False)
+        mapped = open_for_lookups(file)
     except (ValueError, OSError, EOFError) as error:
         raise _damaged(path, f"index/{name}.npy cannot be opened ({error})") from None
-    assert isinstance(mapped, np.memmap)
     expected = (columns[name]["dtype"], columns[name]["shape"])
     if (
         mapped.dtype.str,
@@ -284,9 +286,7 @@ def _open_column(path: Path, name: str, columns: Mapping[str, Any]) -> np.ndarra
     ) != expected or mapped.offset + mapped.nbytes != file.stat().st_size:
         found = f"{mapped.dtype.str} {list(mapped.shape)} in {file.stat().st_size:,} bytes"
         raise _damaged(path, f"index/{name}.npy is {found}, expected {expected[0]} {expected[1]}")
-    # Looked up at random: on a cold start a lookup then reads 4 kB of the file and not 128 kB around it.
-    cast(mmap.mmap, mapped.base).madvise(mmap.MADV_RANDOM)
-    return np.asarray(mapped)  # a plain view: indexing a memmap costs 10 times as much
+    return mapped
 
 
 def _check_shapes(path: Path, meta: dict[str, Any], arrays: Mapping[str, np.ndarray], named: int) -> None:
@@ -294,6 +294,8 @@ def _check_shapes(path: Path, meta: dict[str, Any], arrays: Mapping[str, np.ndar
     for name, array in arrays.items():
         if array.ndim < 1 or len(array) != expected_rows(name, samples, classes, arrays):
             raise _damaged(path, f"index/{name}.npy has shape {array.shape} in a set of {samples:,} images")
+    if (inside := sum(shard["samples"] for shard in meta["shards"])) != samples:
+        raise _damaged(path, f"meta.json counts {samples:,} images and {inside:,} in its shards")
     if named != classes or samples < 1:
         raise _damaged(path, f"meta.json counts {classes:,} classes and names {named:,}")
     blocks = [name for name in ("names", "class_names") if name in arrays]
@@ -307,23 +309,16 @@ def _check_shapes(path: Path, meta: dict[str, Any], arrays: Mapping[str, np.ndar
 def _check_labels(path: Path, label: np.ndarray, classes: int) -> None:
     """Read every label once, through a small buffer: pages of the mapped column would stay in the process.
 
-    42 million labels take 0.1 s once cached. Read ahead they would be cached in pieces of 2 MB, and each of the
-    loader's lookups would map one whole (Linux 6.18): 137 MB for the first batches instead of 16.
+    42 million labels take 0.1 s once cached.
     """
     low, high = 0, 0
     with open(path / "index" / "label.npy", "rb") as file:
-        _without_reading_ahead(file.fileno())
+        without_reading_ahead(file.fileno())
         file.seek(-label.nbytes, os.SEEK_END)
         while len(part := np.fromfile(file, label.dtype, READ_AT_ONCE)):
             low, high = min(low, int(part.min())), max(high, int(part.max()))
     if low < 0 or high >= classes:
         raise _damaged(path, f"labels run from {low} to {high}, there are {classes:,} classes")
-
-
-def _without_reading_ahead(descriptor: int) -> None:
-    """Let the kernel cache of a file what is asked for and no more."""
-    if hasattr(os, "posix_fadvise"):  # not on macOS
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
 
 
 def _check_shard_sizes(path: Path, meta: dict[str, Any], lost: float) -> None:

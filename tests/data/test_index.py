@@ -114,6 +114,12 @@ def wrong_name_start(path: Path) -> None:
     np.save(path / "index" / "names_start.npy", starts)
 
 
+def miscounted_shard(path: Path) -> None:
+    shards = json.loads((path / "meta.json").read_text())["shards"]
+    shards[1]["samples"] -= 1
+    edit_meta(path, shards=shards)
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "column cut": (cut_column, r"index/offset.npy cannot be opened|index/offset.npy is"),
     "column missing": (lambda path: (path / "index/label.npy").unlink(), r"index/label.npy cannot be opened"),
@@ -122,6 +128,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "label out of range": (wrong_label, r"labels run from 0 to 5, there are 5 classes"),
     "labels not counted": (wrong_start, r"label_start.npy runs from 0 to 29, not from 0 to 30"),
     "names not counted": (wrong_name_start, r"names_start.npy runs from 1 to \d+, not from 0 to"),
+    "shard miscounted": (miscounted_shard, r"meta.json counts 30 images and 29 in its shards"),
     "shard cut": (
         lambda path: (path / "shard-000001.tar").write_bytes(b"x"),
         r"shard-000001.tar has 1 bytes, exp",
@@ -254,6 +261,7 @@ def test_opening_leaves_no_column_in_memory(tmp_path: Path) -> None:
     columns |= {"by_label": row, "label_start": np.array([0, count]), "by_name": row}
     columns |= {"names": np.full(count, 97, np.uint8), "names_start": ordered}
     shards = json.loads((path / "meta.json").read_text())["shards"]
+    shards[0]["samples"] += count - 30
     write_index(path, columns, ["one"], shards, {})
     index = Index.open(path)
     assert len(index) == count
