@@ -87,7 +87,8 @@ def yes(good: bool) -> str:
 
 def make_index(source: Path, folder: Path, samples: int, identities: int, per_shard: int) -> None:
     """Write a shard set whose shards are links to those of `source`, each visited until it fills `per_shard` rows."""
-    from fastface.data.index import RECORD_COLUMNS, Index
+    from fastface.data.columns import RECORD_COLUMNS
+    from fastface.data.index import Index
     from fastface.data.index_write import write_index
 
     real = Index.open(source)

@@ -17,9 +17,9 @@ import numpy as np
 
 from fastface.conversion.walk import Damage, Member, walk
 from fastface.conversion.workers import num_cores
+from fastface.data.columns import OTHER_COLUMNS, RECORD_COLUMNS, class_names, read_meta
 from fastface.data.geometry import NUM_LANDMARKS
 from fastface.data.images import ImageSpec, Rejected, prepare
-from fastface.data.index import OTHER_COLUMNS, RECORD_COLUMNS, class_names, read_meta
 from fastface.data.index_write import common_size, dataset_id, describe_column
 
 SHOWN = 20  # problems listed per shard; a damaged tar can have one per image

@@ -23,8 +23,9 @@ from fastface.conversion.pack import Job, prepare_record, read_note
 from fastface.conversion.partial import Partial, StorageError
 from fastface.conversion.report import Report
 from fastface.conversion.workers import num_cores, pack_all
+from fastface.data.columns import FORMAT
 from fastface.data.images import Rejected
-from fastface.data.index import FORMAT, Index
+from fastface.data.index import Index
 from fastface.data.sources import enough_images, include_exclude, split_by_identity
 from fastface.data.sources.kinds import open_source
 from fastface.durable import write_durably

@@ -16,8 +16,8 @@ import numpy as np
 from fastface.conversion.annotate import face_columns
 from fastface.conversion.faces import chosen_columns
 from fastface.conversion.pack import PACKED, Job, Note, read_note
+from fastface.data.columns import CLASS_COLUMNS, OTHER_COLUMNS, RECORD_COLUMNS, is_face_column
 from fastface.data.geometry import NUM_LANDMARKS
-from fastface.data.index import CLASS_COLUMNS, OTHER_COLUMNS, RECORD_COLUMNS, is_face_column
 from fastface.data.index_write import derive_columns, write_index
 from fastface.data.shards import padded, relabel, shard_name
 from fastface.durable import write_durably

@@ -16,9 +16,9 @@ from fastface.conversion.convert import convert
 from fastface.conversion.options import Options
 from fastface.conversion.report import Report
 from fastface.conversion.walk import search
+from fastface.data.columns import CLASS_COLUMNS, OTHER_COLUMNS, RECORD_COLUMNS, is_face_column, read_meta
 from fastface.data.geometry import NUM_LANDMARKS, Faces
 from fastface.data.images import ImageSpec, Rejected, prepare
-from fastface.data.index import CLASS_COLUMNS, OTHER_COLUMNS, RECORD_COLUMNS, is_face_column, read_meta
 from fastface.data.index_write import dataset_id, describe_column
 from fastface.data.names import Names
 from fastface.data.shards import BLOCK, padded, tar_header

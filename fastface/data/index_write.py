@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastface.data.index import FORMAT, MANY_CLASSES
+from fastface.data.columns import FORMAT, MANY_CLASSES
 from fastface.data.names import Names
 from fastface.durable import fsync_folder, write_durably
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from fastface.data.columns import parse_meta
 from fastface.data.download import Patience, Server, Stopped
-from fastface.data.index import parse_meta
 from fastface.data.received import checked, column_fault, npy_bytes, shard_fault
 from fastface.data.shard_cache import LOCKS, PART, CacheOptions, NameLocks, make_room
 from fastface.durable import fsync_file, write_durably

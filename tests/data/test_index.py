@@ -13,7 +13,8 @@ import pytest
 from fastface.conversion.check import check
 from fastface.conversion.convert import convert
 from fastface.conversion.options import Options
-from fastface.data.index import RECORD_COLUMNS, Index
+from fastface.data.columns import RECORD_COLUMNS
+from fastface.data.index import Index
 from fastface.data.index_write import write_index
 from tests.data.shard_sets import face, make_set, write_folder
 
@@ -237,7 +238,7 @@ def test_damaged_class_columns_are_named(many: Path, what: str) -> None:
 
 def test_a_label_out_of_range_is_found_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_set(tmp_path)
-    monkeypatch.setattr("fastface.data.index.READ_AT_ONCE", 7)  # 30 labels in parts of 7, 7, 7, 7 and 2
+    monkeypatch.setattr("fastface.data.columns.READ_AT_ONCE", 7)  # 30 labels in parts of 7, 7, 7, 7 and 2
     Index.open(path)
     good = np.load(path / "index" / "label.npy")
     for place in (0, 6, 7, 28, 29):
