@@ -13,6 +13,7 @@ from fastface.data.augment import Draws
 from fastface.data.batch import normalised
 from fastface.data.damage import BadImage
 from fastface.data.decode import DECODERS, build_decoder
+from fastface.data.decode_torch import unaligned_words
 from tests.data import tiny
 
 MARKS = {"dali-cpu": [pytest.mark.dali], "dali-gpu": [pytest.mark.dali, pytest.mark.gpu]}
@@ -108,6 +109,14 @@ def test_a_decoder_names_the_bad_row_and_goes_on(name: str) -> None:
         assert caught.value.row == 4
     decoder([np.frombuffer(blob, np.uint8) for blob in good], Draws(np.ones(6, bool)), out)
     assert np.array_equal(out.numpy(), reference(good, np.ones(6, bool), 127.5, 127.5))
+
+
+def test_words_never_lie_where_the_decoder_writes_past_the_cache() -> None:
+    for size in [(112, 112), (100, 3), (7, 5), (1, 1)]:
+        words = unaligned_words(3, size)
+        assert words.shape == (3, size[1], size[0])
+        assert words.ctypes.data % 32 == 4
+        words[:] = 1  # all of it is ours
 
 
 @pytest.mark.parametrize("name", EVERY)
