@@ -112,7 +112,7 @@ def check_resumable(config: RunConfig, state: dict[str, Any], dataset_id: str) -
     before, now = _leaves(state["config"]), _leaves(config.model_dump(mode="json"))
     changed = {k: (before.get(k), now[k]) for k in now if before.get(k) != now[k]}
     fixed = ("seed", "task.", "model.", "data.size", "data.flip", "data.mean", "data.std", "optim.name")
-    fixed += ("train.batch_size", "train.precision")
+    fixed += ("data.resize", "data.augment", "data.scales", "train.batch_size", "train.precision")
     fatal = {k: v for k, v in changed.items() if k.startswith(fixed) and k not in ("model.weights", "model.pretrained")}
     if fatal:
         table = "".join(f"\n  {k}: {a!r} -> {b!r}" for k, (a, b) in fatal.items())

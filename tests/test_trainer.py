@@ -93,6 +93,7 @@ def test_a_complete_run_has_nothing_left_to_do(straight: Path, config: Path, tmp
         (["--seed", "1"], "seed: 0 -> 1"),
         (["--model.embedding_size", "32"], "model.embedding_size: 16 -> 32"),
         (["--train.batch_size", "32"], "train.batch_size: 16 -> 32"),
+        (["--data.augment", "recognition"], "data.augment: 'none' -> 'recognition'"),
     ],
 )
 def test_resume_refuses_what_would_make_another_run(
