@@ -22,8 +22,9 @@ from fastface.data.align import (
 )
 from fastface.data.geometry import move_boxes, move_points
 from fastface.data.images import ImageSpec, Prepared, Rejected, encode, load_rgb, prepare
-from fastface.detection import Detector, DetectorSpec, Faces
+from fastface.detection import Detector, DetectorSpec
 from fastface.detection.cache import Known, key_of
+from fastface.detection.found import Found
 from fastface.spelling import nearest
 
 if TYPE_CHECKING:
@@ -121,10 +122,10 @@ class Finder:
 
     def __init__(self, spec: DetectorSpec, folder: Path) -> None:
         self.spec, self.known = spec, Known(folder, spec)
-        self._new: dict[bytes, Faces] = {}
+        self._new: dict[bytes, Found] = {}
         self._detector: Detector | None = None
 
-    def find(self, data: bytes, image: np.ndarray) -> Faces:
+    def find(self, data: bytes, image: np.ndarray) -> Found:
         """Return the faces of an image, given as its bytes and as its pixels."""
         key = key_of(data)
         faces = self.known.find(key) or self._new.get(key)
@@ -152,7 +153,7 @@ class Finder:
         self._new.clear()
 
 
-def choose(faces: Faces, align: Alignment, width: int, height: int) -> Face | None:
+def choose(faces: Found, align: Alignment, width: int, height: int) -> Face | None:
     """Pick the largest face of an image, or the one nearest to its centre, among those that score enough."""
     real = (faces.boxes[:, 2:] > faces.boxes[:, :2]).all(axis=1)
     good = np.flatnonzero(real & (faces.scores >= align.threshold))

@@ -1,4 +1,4 @@
-"""Faces found before -> files beside the output, so that no image is looked at twice by the same detector.
+"""Found found before -> files beside the output, so that no image is looked at twice by the same detector.
 
 FOLDER/mtcnn-0123456789abcdef/*.npy: a folder per detector, its files and versions; in a file a row is one face
 of one image, which is named by the first 16 bytes of the sha256 of its bytes. A file is named by its own sha256
@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fastface.detection import DetectorSpec, Faces
+from fastface.detection import DetectorSpec
+from fastface.detection.found import Found
 from fastface.durable import write_durably
 
 FORMAT = 1  # joins the folder's name: files of another format are not seen
@@ -49,16 +50,16 @@ class Known:
         """Count the images."""
         return len(np.unique(self.keys))
 
-    def find(self, key: bytes) -> Faces | None:
+    def find(self, key: bytes) -> Found | None:
         """Return the faces of an image, or None where none were looked for."""
         name = np.array(key, "S16")
         rows = self.rows[self.keys.searchsorted(name) : self.keys.searchsorted(name, "right")]
         if not len(rows):
             return None
         rows = rows[rows["score"] != NOBODY]
-        return Faces(rows["box"], rows["score"], rows["landmarks"])
+        return Found(rows["box"], rows["score"], rows["landmarks"])
 
-    def add(self, found: Mapping[bytes, Faces]) -> None:
+    def add(self, found: Mapping[bytes, Found]) -> None:
         """Write what was found, for those who open the folder later."""
         if found:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +73,7 @@ class Known:
         return path
 
 
-def _rows(key: bytes, faces: Faces) -> np.ndarray:
+def _rows(key: bytes, faces: Found) -> np.ndarray:
     rows = np.zeros(max(len(faces.scores), 1), ROW)
     rows["key"], rows["score"] = key, NOBODY
     if len(faces.scores):

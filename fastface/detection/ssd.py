@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastface.detection import Faces
+from fastface.detection.found import Found
 
 SIDE = 300  # px: every image is squeezed to this square, whatever its aspect, as the network was trained
 MEAN_BGR = (104.0, 177.0, 123.0)  # from the file that describes it, opencv/samples/dnn/models.yml
@@ -33,15 +33,15 @@ class Ssd:
         except cv2.error as error:
             raise ValueError(f"{prototxt} and {caffemodel} are no Caffe network: {error}") from None
 
-    def detect(self, images: Sequence[np.ndarray]) -> list[Faces]:
+    def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
         """Find face boxes in uint8 RGB images [H, W, 3] of any sizes; landmarks are NaN."""
         return [self._detect(image) for image in images]
 
-    def _detect(self, image: np.ndarray) -> Faces:
+    def _detect(self, image: np.ndarray) -> Found:
         height, width = image.shape[:2]
         square = np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
         pixels = square[:, :, ::-1].astype(np.float32) - np.array(MEAN_BGR, np.float32)
         self.net.setInput(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
         rows = self.net.forward().reshape(-1, 7)  # image, class, score, then the box in sides of the image
         rows = rows[rows[:, 2] >= LEAST]
-        return Faces.of(rows[:, 3:] * np.array([width, height, width, height], np.float32), rows[:, 2])
+        return Found.of(rows[:, 3:] * np.array([width, height, width, height], np.float32), rows[:, 2])

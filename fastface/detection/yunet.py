@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from fastface.data.align import shrunk
-from fastface.detection import Faces
 from fastface.detection.boxes import suppress
+from fastface.detection.found import Found
 
 STRIDES = (8, 16, 32)
 LEAST = 0.3  # smallest score reported
@@ -42,12 +42,12 @@ class YuNet:
         self.fixed = (shape[2], shape[3]) if isinstance(shape[2], int) and isinstance(shape[3], int) else None
         self.together = not isinstance(shape[0], int)
 
-    def detect(self, images: Sequence[np.ndarray]) -> list[Faces]:
+    def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
         """Find faces in uint8 RGB images [H, W, 3] of any sizes."""
         longest = min(self.fixed) if self.fixed else LONGEST_PX
         small = [shrunk(image, longest) for image in images]
         padded = [self._pad(image) for image, _ in small]
-        faces: list[Faces | None] = [None] * len(images)
+        faces: list[Found | None] = [None] * len(images)
         for shape in dict.fromkeys(each.shape for each in padded):
             numbers = [i for i, each in enumerate(padded) if each.shape == shape]
             for group in [numbers] if self.together else [[i] for i in numbers]:
@@ -66,7 +66,7 @@ class YuNet:
         return pixels
 
 
-def decode(heads: dict[str, np.ndarray], size: tuple[int, int]) -> Faces:
+def decode(heads: dict[str, np.ndarray], size: tuple[int, int]) -> Found:
     """Turn the outputs for one image of (height, width) px into faces.
 
     Each place of a grid of 8, 16 and 32 px tells, relative to its corner and in strides: the centre and the log
@@ -86,4 +86,4 @@ def decode(heads: dict[str, np.ndarray], size: tuple[int, int]) -> Faces:
         scores.append(score[some])
     all_boxes, all_scores = np.concatenate(boxes), np.concatenate(scores)
     keep = suppress(all_boxes, all_scores, OVERLAP)
-    return Faces(all_boxes[keep], all_scores[keep], np.concatenate(points)[keep])
+    return Found(all_boxes[keep], all_scores[keep], np.concatenate(points)[keep])

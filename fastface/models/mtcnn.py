@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from fastface.data.align import shrunk
-from fastface.detection import Faces
 from fastface.detection.area import AreaTable
 from fastface.detection.boxes import squared, suppress
+from fastface.detection.found import Found
 from fastface.models.weights import read_foreign
 
 CELL, STRIDE = 12, 2  # px of the pyramid that one output of P-Net sees, and between two of them
@@ -156,7 +156,7 @@ class Mtcnn:
         return cls(*nets, **settings)  # type: ignore[arg-type]
 
     @torch.inference_mode()
-    def detect(self, images: Sequence[np.ndarray]) -> list[Faces]:
+    def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
         """Find faces in uint8 RGB images [H, W, 3] of any sizes."""
         if not images:
             return []
@@ -190,7 +190,7 @@ class Mtcnn:
             refined.append(squared(_moved(seen.boxes[keep], seen.offsets[keep])))
         return refined
 
-    def output(self, tables: Sequence[AreaTable], boxes: Sequence[np.ndarray]) -> list[Faces]:
+    def output(self, tables: Sequence[AreaTable], boxes: Sequence[np.ndarray]) -> list[Found]:
         """Run O-Net on what R-Net left; return the faces of each image."""
         faces = []
         for seen in self._look(self.onet, tables, boxes, ONet.side, self.thresholds[2]):
@@ -198,7 +198,7 @@ class Mtcnn:
             points = seen.landmarks * sides[:, None] + seen.boxes[:, None, :2] - 1
             moved = _moved(seen.boxes, seen.offsets)
             keep = suppress(moved, seen.scores, 0.7, over="least", inclusive=True)
-            faces.append(Faces.of(moved[keep], seen.scores[keep], points[keep]))
+            faces.append(Found.of(moved[keep], seen.scores[keep], points[keep]))
         return faces
 
     def _look(

@@ -1,4 +1,4 @@
-"""Faces in a conversion: where they come to lie, the same bytes however it is run, and nothing looked at twice."""
+"""Found in a conversion: where they come to lie, the same bytes however it is run, and nothing looked at twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from fastface.data.images import ImageSpec, Rejected, load_rgb
 from fastface.data.index import Index
 from fastface.data.shards import ShardReader
 from fastface.data.sources.folder import open_folder
-from fastface.detection import DetectorSpec, Faces
+from fastface.detection import DetectorSpec
+from fastface.detection.found import Found
 from tests.data.shard_sets import face, tree
 from tests.detection.people import FOUND, photographs
 from tools.make_shards import parse
@@ -147,7 +148,7 @@ def test_an_interrupted_conversion_keeps_what_it_found(
     original: Callable = Finder.find
     looked = iter(range(10))
 
-    def tired(finder: Finder, data: bytes, image: np.ndarray) -> Faces:
+    def tired(finder: Finder, data: bytes, image: np.ndarray) -> Found:
         if next(looked, None) is None:
             raise KeyboardInterrupt
         return original(finder, data, image)
@@ -197,7 +198,7 @@ def test_the_parent_loads_no_torch_and_one_that_has_may_fork(raw: Path, tmp_path
 
 def test_the_largest_or_the_most_central_face_is_chosen() -> None:
     boxes = np.array([[0, 0, 50, 50], [40, 40, 60, 62], [70, 0, 100, 100], [45, 45, 55, 55]])
-    found = Faces.of(boxes, np.array([0.9, 0.8, 0.6, 0.4]), np.arange(40).reshape(4, 5, 2))
+    found = Found.of(boxes, np.array([0.9, 0.8, 0.6, 0.4]), np.arange(40).reshape(4, 5, 2))
     spec = DetectorSpec("yunet", (), ())
 
     def box(**more: Any) -> list[float] | None:

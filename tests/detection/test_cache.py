@@ -7,20 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastface.detection import DetectorSpec, Faces
+from fastface.detection import DetectorSpec
 from fastface.detection.cache import MERGE, Known, key_of
+from fastface.detection.found import Found
 
-NO_FACES = Faces.of(np.zeros((0, 4)), np.zeros(0))
+NO_FACES = Found.of(np.zeros((0, 4)), np.zeros(0))
 
 
-def some(seed: int, count: int = 3) -> Faces:
+def some(seed: int, count: int = 3) -> Found:
     rng = np.random.default_rng(seed)
     landmarks = rng.uniform(0, 100, (count, 5, 2))
     landmarks[-1] = np.nan
-    return Faces.of(rng.uniform(0, 100, (count, 4)), rng.uniform(0, 1, count), landmarks)
+    return Found.of(rng.uniform(0, 100, (count, 4)), rng.uniform(0, 1, count), landmarks)
 
 
-def same(one: Faces | None, other: Faces) -> bool:
+def same(one: Found | None, other: Found) -> bool:
     return one is not None and all(np.array_equal(a, b, equal_nan=True) for a, b in zip(one, other, strict=True))
 
 
