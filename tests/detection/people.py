@@ -1,4 +1,4 @@
-"""Photographs of Labeled Found in the Wild, and what others' programs find in them."""
+"""Photographs of Labeled Faces in the Wild, and what others' programs find in them."""
 
 from __future__ import annotations
 
