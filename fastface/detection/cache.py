@@ -1,4 +1,4 @@
-"""Found found before -> files beside the output, so that no image is looked at twice by the same detector.
+"""Faces found before -> files beside the output, so that no image is looked at twice by the same detector.
 
 FOLDER/mtcnn-0123456789abcdef/*.npy: a folder per detector, its files and versions; in a file a row is one face
 of one image, which is named by the first 16 bytes of the sha256 of its bytes. A file is named by its own sha256

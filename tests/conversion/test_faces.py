@@ -1,4 +1,4 @@
-"""Found in a conversion: where they come to lie, the same bytes however it is run, and nothing looked at twice."""
+"""Faces in a conversion: where they come to lie, the same bytes however it is run, and nothing looked at twice."""
 
 from __future__ import annotations
 
