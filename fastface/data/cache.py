@@ -21,8 +21,10 @@ from fastface.data.decode_torch import TorchDecoder
 from fastface.data.index import Index
 from fastface.data.shards import ShardReader
 from fastface.durable import fsync_file, write_durably
+from fastface.spelling import nearest
 
 MEMORY_SHARE, DEVICE_SHARE = 0.8, 0.5  # of what is free, that a cache may take
+PLACES = ("none", "memory", "device", "auto")
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -203,6 +205,10 @@ def build_cache(
         planes = np.empty((index.num_samples, 3, size[1], size[0]), np.uint8)  # taken page by page, as it fills
         store = HostStore(planes, np.zeros(index.num_samples, bool), finish)
     else:
+        if os.sep not in place and not Path(place).is_dir():  # a slip of the pen, rather than a folder of that name
+            raise ValueError(
+                f"data.cache {place!r}{nearest(place, PLACES)}; choose {', '.join(PLACES)}, or a folder: ./{place}"
+            )
         path = Path(place) / f"{index.dataset_id[:16]}-{size[0]}x{size[1]}.planes"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)

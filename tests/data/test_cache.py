@@ -164,6 +164,12 @@ def test_what_does_not_fit_is_refused_with_numbers(index: Index, monkeypatch: py
         assert loader.cache is None
 
 
+def test_a_misspelt_place_is_no_folder(index: Index) -> None:
+    with pytest.raises(ValueError, match=r"data\.cache 'memroy', perhaps you meant 'memory'; choose none.*\./memroy"):
+        loader_of(index, cache="memroy")
+    assert not Path("memroy").exists()
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_the_device_keeps_them(index: Index) -> None:
     with loader_of(index) as loader:
