@@ -39,13 +39,13 @@ $(STAMP):
 	@test "$$(uname -sm)" = "Linux x86_64" || { \
 	    echo "make: requirements.lock is for x86-64 Linux and this is $$(uname -sm). Elsewhere install with" >&2; \
 	    echo "    $(PYTHON) -m pip install -e '.[cpu,dev]'    and then run tools/demo.py or pytest." >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	    echo "make: fastface needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || { \
+	    echo "make: requirements.lock is for Python 3.11 to 3.14, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
 	    echo "Name another one: make PYTHON=python3.12 demo" >&2; exit 1; }
 	@test ! -e "$(VENV)" || test -e "$(VENV)/.made-by-make" || { \
 	    echo "make: '$(VENV)' is there, but make did not make it. Move it away, or choose another folder with" >&2; \
 	    echo "make VENV=folder demo" >&2; exit 1; }
-	@echo "Installing the pinned packages into $(VENV): about 8 GB (torch brings NVIDIA's libraries, with or without"
+	@echo "Installing the pinned packages into $(VENV): about 9 GB (torch brings NVIDIA's libraries, with or without"
 	@echo "a GPU), two to ten minutes, once. Nothing is shown until it is done."
 	@rm -rf "$(VENV)" && mkdir -p "$(VENV)" && touch "$(VENV)/.made-by-make"
 	@$(PYTHON) -m venv "$(VENV)"
