@@ -9,7 +9,7 @@ import numpy as np
 
 from fastface.data.index import Index
 
-REPAIR = "python tools/check_shards.py {path} --repair NEW"
+REPAIR = "python tools/check_shards.py {path} --repair --out NEW"
 
 
 class BadImage(ValueError):
