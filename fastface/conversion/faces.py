@@ -84,7 +84,7 @@ class Alignment:
 
     def check_source(self, source: Source, what: str) -> None:
         """Raise a ValueError where neither a detector nor the source tells where faces are."""
-        if self.detector is None and getattr(source, self.needs, None) is None:
+        if self.detector is None and getattr(source, self.needs) is None:
             raise ValueError(f"--align {self.method}: {what} has no {self.needs}; add --detector to find the faces")
 
     def essence(self) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def face_of_source(source: Source, record: int, align: Alignment) -> Face | None
     """Return the face that the source itself tells of; None where what is needed of it is not a number."""
     known = {"boxes": np.full(4, np.nan), "landmarks": np.full((5, 2), np.nan)}
     for name, nothing in known.items():
-        if (column := getattr(source, name, None)) is not None:
+        if (column := getattr(source, name)) is not None:
             known[name] = np.asarray(column[record], np.float64).reshape(nothing.shape)
     return None if np.isnan(known[align.needs]).any() else Face(known["boxes"], known["landmarks"], np.nan)
 
