@@ -109,7 +109,8 @@ def check_resumable(config: RunConfig, state: dict[str, Any], dataset_id: str) -
             f"data.shards is dataset {dataset_id[:12]}, the checkpoint was trained on {state['dataset_id'][:12]}: "
             "resume with the same shards, or start a new run with model.weights"
         )
-    before, now = _leaves(state["config"]), _leaves(config.model_dump(mode="json"))
+    defaults = _leaves(RunConfig().model_dump(mode="json"))  # of options that are younger than the checkpoint
+    before, now = defaults | _leaves(state["config"]), _leaves(config.model_dump(mode="json"))
     changed = {k: (before.get(k), now[k]) for k in now if before.get(k) != now[k]}
     fixed = ("seed", "task.", "model.", "data.size", "data.flip", "data.mean", "data.std", "optim.name")
     fixed += ("data.resize", "data.augment", "data.scales", "train.batch_size", "train.precision")

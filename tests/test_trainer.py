@@ -11,6 +11,7 @@ import pytest
 from fastface.command import Command, load_config
 from fastface.data.index import Index
 from fastface.run import build_run
+from fastface.run_folder import check_resumable
 from tests.data.shard_sets import make_set
 from tests.training import assert_same_bits, log_lines, losses, newest_run, run_here, weights, write_config
 
@@ -102,6 +103,15 @@ def test_resume_refuses_what_would_make_another_run(
     with pytest.raises(ValueError, match="cannot change these settings") as caught:
         run_here(config, *overrides, resume=str(straight))
     assert expected in str(caught.value)
+
+
+def test_options_younger_than_a_checkpoint_had_their_defaults(straight: Path, config: Path) -> None:
+    state = json.loads((straight / "checkpoints" / "step-00000012" / "state.json").read_text())
+    for key in ("augment", "resize", "scales", "cache", "max_damaged"):
+        del state["config"]["data"][key]
+    assert check_resumable(load_config(config), state, state["dataset_id"]) == []
+    with pytest.raises(ValueError, match=r"data\.resize: False -> True"):
+        check_resumable(load_config(config, overrides=["--data.resize", "True"]), state, state["dataset_id"])
 
 
 def test_resume_refuses_other_shards(straight: Path, config: Path, tmp_path: Path) -> None:
