@@ -186,9 +186,7 @@ def test_more_than_the_limit_stops_and_says_how_many(whole: Index, tmp_path: Pat
         write_into(index, record, flipped_bit)
     with loader_of(index, Sequential(len(index), 8), max_damaged=2 / len(index), threads=1) as loader:
         steps = []
-        with pytest.raises(
-            ValueError, match=r"3 of \d+ images are damaged, more than data\.max_damaged .*--out NEW"
-        ):
+        with pytest.raises(ValueError, match=r"3 of \d+ images are damaged, more than data\.max_damaged .*--out NEW"):
             steps.extend(b.step for b in loader.batches(0, 6))
         assert steps == [step for step in range(20 // 8) for _ in range(4)] + [2] * 2
     with loader_of(index, Sequential(len(index), 8), max_damaged=0.0, threads=1) as loader:
