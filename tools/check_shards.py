@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
             opened = {str(path): Index.open(path) for each in options.sets for path in sets_in(each)}
             found = find_duplicates(list(opened.values()))
             write_duplicates(options.duplicates, opened, found)
-            print(f"{found}; each is listed in {options.duplicates}")
+            print(f"{found}: {options.duplicates}")
             return 0
         wrong = [line for path in options.sets for line in check(path, decode=options.decode, workers=options.workers)]
     except ValueError as error:

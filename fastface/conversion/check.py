@@ -212,7 +212,10 @@ def check_shard(task: Task) -> list[str]:
     if more := sum(1 for _ in problems):
         wrong.append(f"{file}: and {more:,} problems more")
     if wrong:
-        wrong.append(f"{file}: copy this shard from a good copy, or make the set again with tools/make_shards.py")
+        wrong.append(
+            f"{file}: copy this shard from a good copy, make the set again with tools/make_shards.py, or save what is "
+            "good of it with --repair --out NEW"
+        )
     return wrong
 
 
