@@ -61,9 +61,10 @@ def open_liveness(path: Path) -> dict[str, Source]:
     for split in splits or {None}:
         live, spoof = (sum((p.split, p.label) == (split, name) for p in known) for name in CLASSES)
         if not live or not spoof:
+            others = f". Left out: {left_out(found.skipped)}" if found.skipped else ""
             raise ValueError(
                 f"{path} {split or ''}: {live} live and {spoof} spoof images; expected both, in folders such as "
-                f"train/live and train/spoof (also {', '.join(CLASS_FOLDERS)}). Left out: {left_out(found.skipped)}"
+                f"train/live and train/spoof (also {', '.join(CLASS_FOLDERS)}){others}"
             )
     if None in splits and len(splits) > 1:
         stray = next(found.names[i] for i in keep if places[i].split is None)  # pyright: ignore
