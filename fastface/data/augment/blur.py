@@ -56,14 +56,29 @@ def blur_separably(
                 row[j] = total[j] >> 20
 
 
-class GaussianBlur(Operator):
-    """Blur with a Gaussian; the image goes on mirrored beyond its edge."""
+class Mirrored(Operator):
+    """Operators that weigh the pixels around each; the image goes on mirrored beyond its edge."""
+
+    kernel: ClassVar[Kernel]
+
+    def apply(self, images: np.ndarray, rows: np.ndarray, arguments: tuple[np.ndarray, ...]) -> None:
+        """Tell the kernel where the mirror is."""
+        function = self.kernel.function
+        if function is None:
+            return super().apply(images, rows, arguments)
+        _, height, width, _ = images.shape
+        radius = arguments[0].shape[1] // 2
+        function(images, rows, *arguments, mirrored(width, radius), mirrored(height, radius))
+
+
+class GaussianBlur(Mirrored):
+    """Blur with a Gaussian."""
 
     name: Literal["gaussian_blur"] = "gaussian_blur"
     sigma_px: Annotated[tuple[float, float], within(0.05, 20)] = (0.4, 2.0)
     """Standard deviation in px."""
 
-    kernel: ClassVar[Kernel | None] = blur_separably
+    kernel: ClassVar[Kernel] = blur_separably
     tolerance: ClassVar[int] = 1
 
     def draw(self, words: np.ndarray, numbers: Numbers) -> Parameters:
@@ -94,14 +109,6 @@ class GaussianBlur(Operator):
         for k, weight in enumerate(weights):
             down += weight * padded[k : k + len(image)]
         return (down >> BITS + KEPT).astype(np.uint8)
-
-    def apply(self, images: np.ndarray, rows: np.ndarray, arguments: tuple[np.ndarray, ...]) -> None:
-        """Tell the kernel where the mirror is."""
-        if blur_separably.function is None:
-            return super().apply(images, rows, arguments)
-        _, height, width, _ = images.shape
-        radius = arguments[0].shape[1] // 2
-        blur_separably.function(images, rows, *arguments, mirrored(width, radius), mirrored(height, radius))
 
     def feeds(self, parameters: Parameters, height: int, width: int) -> dict[str, np.ndarray]:
         """Give sigma and how far it reaches."""
@@ -143,14 +150,14 @@ def convolve(images: np.ndarray, rows: np.ndarray, weights: np.ndarray, columns:
                 row[j] = total[j] >> 14
 
 
-class MotionBlur(Operator):
-    """Blur along a line, as a moving camera or head does; the image goes on mirrored beyond its edge."""
+class MotionBlur(Mirrored):
+    """Blur along a line, as a moving camera or head does."""
 
     name: Literal["motion_blur"] = "motion_blur"
     length_px: Annotated[tuple[float, float], within(1, 40)] = (2.0, 8.0)
     """Length of the line in px."""
 
-    kernel: ClassVar[Kernel | None] = convolve
+    kernel: ClassVar[Kernel] = convolve
     tolerance: ClassVar[int] = 1
 
     def draw(self, words: np.ndarray, numbers: Numbers) -> Parameters:
@@ -185,14 +192,6 @@ class MotionBlur(Operator):
         for y, x in np.argwhere(weights):
             total += weights[y, x] * padded[y : y + height, x : x + width]
         return (total >> BITS).astype(np.uint8)
-
-    def apply(self, images: np.ndarray, rows: np.ndarray, arguments: tuple[np.ndarray, ...]) -> None:
-        """Tell the kernel where the mirror is."""
-        if convolve.function is None:
-            return super().apply(images, rows, arguments)
-        _, height, width, _ = images.shape
-        radius = arguments[0].shape[1] // 2
-        convolve.function(images, rows, *arguments, mirrored(width, radius), mirrored(height, radius))
 
     def feeds(self, parameters: Parameters, height: int, width: int) -> dict[str, np.ndarray]:
         """Give the weights."""
