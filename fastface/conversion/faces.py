@@ -83,7 +83,9 @@ class Alignment:
         return "landmarks" if self.method == "five-point" else "boxes"
 
     def check_source(self, source: Source, what: str) -> None:
-        """Raise a ValueError where neither a detector nor the source tells where faces are."""
+        """Raise a ValueError where nobody tells where faces are, or a column of the source would be written over."""
+        if own := sorted(FACE_COLUMNS.keys() & source.columns.keys()):
+            raise ValueError(f"--align writes a column {own[0]!r}, and {what} has one of that name: rename it")
         if self.detector is None and getattr(source, self.needs) is None:
             raise ValueError(f"--align {self.method}: {what} has no {self.needs}; add --detector to find the faces")
 

@@ -16,7 +16,7 @@ import numpy as np
 from fastface.conversion.annotate import face_columns
 from fastface.conversion.faces import chosen_columns
 from fastface.conversion.pack import PACKED, Job, Note, read_note
-from fastface.data.columns import CLASS_COLUMNS, OTHER_COLUMNS, RECORD_COLUMNS, is_face_column
+from fastface.data.columns import RECORD_COLUMNS, is_reserved
 from fastface.data.geometry import NUM_LANDMARKS
 from fastface.data.index_write import derive_columns, write_index
 from fastface.data.shards import padded, relabel, shard_name
@@ -82,8 +82,7 @@ def join_set(job: Job, what: str, more: Mapping[str, Any]) -> dict[str, Any]:
 def check_columns(source: Source) -> None:
     """Raise a ValueError for columns of a source that the index cannot take."""
     for name, column in source.columns.items():
-        taken = name in {*RECORD_COLUMNS, *OTHER_COLUMNS, *CLASS_COLUMNS} or is_face_column(name)
-        if taken or not name.isidentifier():
+        if is_reserved(name) or not name.isidentifier():
             raise ValueError(f"a source cannot add a column {name!r}: the name is taken, or no identifier")
         if column.dtype.kind not in "biuf" or len(column) != len(source):
             raise ValueError(f"column {name!r} is {column.dtype} {column.shape}: one number per image is needed")

@@ -49,6 +49,11 @@ def is_face_column(name: str) -> bool:
     return name in ("boxes", "landmarks") or name.startswith("boxes_")
 
 
+def is_reserved(name: str) -> bool:
+    """Tell whether a source may not give a column of its own this name."""
+    return name in {*RECORD_COLUMNS, *OTHER_COLUMNS, *CLASS_COLUMNS} or is_face_column(name)
+
+
 def expected_rows(name: str, samples: int, classes: int, arrays: Mapping[str, np.ndarray]) -> int:
     """Return how long a column must be in a set of so many samples and classes."""
     if name in ("names_start", "boxes_start"):

@@ -142,6 +142,14 @@ def test_bytes_are_the_same_for_any_number_of_workers_and_with_the_cache(
         make(raw, tmp_path / "d" / "set", Alignment("pad", yunet), (160, 160))
 
 
+def test_a_column_of_the_source_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(face(0, 0))
+    listed = tmp_path / "list.csv"
+    listed.write_text("path,label,x0,y0,x1,y1,detection_score\na.jpg,a,0,0,9,9,0.5\n")
+    with pytest.raises(ValueError, match=r"writes a column 'detection_score', and .*list\.csv has one .*: rename it"):
+        convert(Options("list", listed, tmp_path / "out", ImageSpec((16, 16)), align=Alignment("crop"), workers=1))
+
+
 def test_an_interrupted_conversion_keeps_what_it_found(
     raw: Path, tmp_path: Path, yunet: DetectorSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,25 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from fastface.data.columns import is_reserved
 from fastface.data.geometry import NUM_LANDMARKS
 from fastface.data.sources import Names, Source, encode_labels, nearest_path, read_file
 from fastface.spelling import nearest
 
 _BOX = ("x0", "y0", "x1", "y1")
 _LANDMARKS = tuple(f"l{axis}{k}" for k in range(NUM_LANDMARKS) for axis in "xy")  # lx0, ly0, lx1, ...
-_TAKEN = {
-    "shard",
-    "offset",
-    "length",
-    "label",
-    "crc32",
-    "width",
-    "height",
-    "by_label",
-    "label_start",
-    "boxes",
-    "landmarks",
-}
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
 
 
@@ -112,7 +100,8 @@ def _check_header(path: Path, header: list[str]) -> None:
         if needed not in header:
             raise ValueError(f"{path} line 1: no column {needed!r}{nearest(needed, header)}")
     for name in header:
-        if header.count(name) > 1 or name in _TAKEN - {"label"} or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        reserved = is_reserved(name) and name != "label"
+        if header.count(name) > 1 or reserved or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise ValueError(f"{path} line 1: column {name!r} is repeated, reserved or not a plain name; rename it")
     for what, names in (("box", _BOX), ("landmark", _LANDMARKS)):
         found = [name for name in names if name in header]
