@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from fastface.data.augment.presets import AnyAugment
 from fastface.plan_settings import PlanSettings, ShuffledPlan
 from fastface.section import Section
+from fastface.task_settings import ArcFaceTask, TaskSettings
 
 
 def _as_place(value: str | Path | None) -> str | Path | None:
@@ -18,20 +19,6 @@ def _as_place(value: str | Path | None) -> str | Path | None:
 
 
 Place = Annotated[str | Path | None, AfterValidator(_as_place)]  # a folder, or a URL
-
-
-class ArcFaceTask(Section):
-    """Identity classification with an angular margin; the embedding is what remains."""
-
-    name: Literal["arcface"] = "arcface"
-    margin: str = "arcface"
-    """A name from fastface.losses.margin.MARGINS."""
-    m: float = Field(default=0.5, ge=0)
-    """Margin: radians for arcface, cosine for cosface (0.35 to 0.4 there)."""
-    s: float = Field(default=64.0, gt=0)
-    """Scale of the cosines before the softmax."""
-    gradient: Literal["exact", "straight_through"] = "exact"
-    """straight_through takes d logit / d cosine = s, as InsightFace's trainer does since December 2022."""
 
 
 class ModelConfig(Section):
@@ -235,7 +222,7 @@ class RunConfig(Section):
     seed: int = Field(default=0, ge=0)
     out: Path = Path("runs")
     """Run folders go to OUT/<stem of the first config file>/<UTC time>."""
-    task: ArcFaceTask = ArcFaceTask()
+    task: Annotated[TaskSettings, Field(discriminator="name")] = ArcFaceTask()
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()

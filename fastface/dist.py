@@ -87,6 +87,54 @@ def gather_rows(rows: np.ndarray) -> list[np.ndarray]:
     return [part[: int(count)].cpu().numpy() for part, count in zip(parts, counts, strict=True)]
 
 
+def average_gradients(parameters: list[nn.Parameter]) -> None:
+    """Average the gradients of parameters that no DistributedDataParallel looks after, in place; they are few."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if world() == 1 or not gradients:
+        return
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    td.all_reduce(flat)
+    flat /= world()
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def total(tensor: Tensor) -> Tensor:
+    """Sum a tensor over the ranks."""
+    if world() > 1:
+        tensor = tensor.clone()
+        td.all_reduce(tensor)
+    return tensor
+
+
+SENT_BYTES = 64 << 20
+"""Rows travel to rank 0 in pieces of this size, so that no rank needs room for another's shard twice."""
+
+
+def whole_rows(rows: Tensor) -> Tensor:
+    """Return on rank 0, in host memory, the rows of all ranks in rank order; on the others an empty tensor."""
+    if world() == 1:
+        return rows.detach()
+    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world())]
+    td.all_gather(counts, torch.tensor([len(rows)], dtype=torch.int64, device=rows.device))
+    piece = max(SENT_BYTES // max(rows[:1].numel() * rows.element_size(), 1), 1)
+    if not is_main():
+        for start in range(0, len(rows), piece):
+            td.send(rows[start : start + piece].contiguous(), 0)
+        return rows[:0].cpu()
+    lengths = [int(count) for count in counts]
+    out = torch.empty((sum(lengths), *rows.shape[1:]), dtype=rows.dtype)
+    out[: lengths[0]] = rows
+    first = lengths[0]
+    for source in range(1, world()):
+        for start in range(0, lengths[source], piece):
+            part = torch.empty_like(rows[:1]).expand(min(piece, lengths[source] - start), *rows.shape[1:]).contiguous()
+            td.recv(part, source)
+            out[first + start : first + start + len(part)] = part
+        first += lengths[source]
+    return out
+
+
 class StopRequest:
     """SIGTERM, Ctrl-C or the death of the launcher, turned into one agreed last step.
 

@@ -1,23 +1,45 @@
-"""Embeddings and labels -> margin softmax loss, with one learned centre per class."""
+"""Embeddings and labels -> margin softmax loss, with one learned centre per class, the classes spread over processes."""
 
-from __future__ import annotations
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from fastface.losses.margin import apply_margin, check_margin
+from fastface import dist
+from fastface.collect import gather, gather_parts, largest, log_sum_exp_parts, sum_parts
+from fastface.heads.class_rows import ClassRows
+from fastface.losses.margin import Margin
+from fastface.losses.other_classes import Rules, compare, target_cosine
+
+EXACT_FROM = 40.0
+"""log(1 + exp(z)) is taken as z from here on: exp(-40) is below a float64's precision."""
 
 
-class MarginHead(nn.Module):
+class HeadOutput(NamedTuple):
+    loss: Tensor
+    """Scalar: the mean over the samples of all processes, the same on each."""
+    accuracy: Tensor
+    """Scalar: share of samples nearest to their own class, before the margin."""
+    target_cosine: Tensor
+    """Scalar: mean cosine to the own class."""
+
+
+class MarginHead(ClassRows):
     """Classify embeddings by their cosine to class centres, with a margin on the own class.
 
-    loss = mean over the batch of -log softmax(s * [cos_1, ..., margin(cos_label), ..., cos_C])[label]:
-    equation 3 of ArcFace (CVPR 2019) or equation 4 of CosFace (CVPR 2018), as `margin` says; losses/margin.py
-    has the formulas, the rule beyond theta + m = pi, and the two gradients.
+    loss_i = log(1 + exp(lse_i - s * h_i)), h_i = margin(cos of the own class), lse_i = log sum over the other classes
+    of exp(s * cos_ij): equation 3 of ArcFace (CVPR 2019) and equation 4 of CosFace (CVPR 2018), and so on, as
+    `margin` says. Every process compares the samples of all processes with its own classes; three numbers a sample
+    are then reduced. At sample_rate 1 loss and gradients are those of one process with all classes.
 
-    The matrix product [B, D] x [D, C] may run in half precision under autocast. The target column is computed
-    again from float32 operands, and margin, scale, softmax and loss are float32 (float64 for a float64 head).
+    Args:
+        margin: fastface.losses.margin.build_margin(...).
+        s: scale of the cosines; margins that are not `normalised` have none.
+        sub_centres, filter_above: see fastface.losses.other_classes.Rules.
+        keep_hardest: share of each micro-batch's samples, those with the largest losses, that is learned from
+            (OHEM, Shrivastava et al., CVPR 2016); 1: all.
+        memory_mb: bound on each buffer of samples x classes; more classes than that are done in chunks.
     """
 
     def __init__(
@@ -25,42 +47,73 @@ class MarginHead(nn.Module):
         num_classes: int,
         embedding_size: int,
         *,
-        margin: str = "arcface",
-        m: float = 0.5,
+        margin: Margin,
         s: float = 64.0,
-        gradient: str = "exact",
+        sub_centres: int = 1,
+        sample_rate: float = 1.0,
+        filter_above: float | None = None,
+        keep_hardest: float = 1.0,
+        memory_mb: int = 512,
+        seed: int = 0,
     ) -> None:
-        super().__init__()
-        if num_classes < 2:
-            raise ValueError(f"num_classes is {num_classes}; a classifier needs at least 2 identities")
-        check_margin(margin, m, s, gradient)
-        self.margin, self.m, self.s, self.gradient = margin, m, s, gradient
-        self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
-        nn.init.normal_(self.weight, 0.0, 0.01)  # InsightFace's; only the direction of a row matters
+        super().__init__(num_classes, embedding_size, sub_centres=sub_centres, sample_rate=sample_rate, seed=seed)
+        if filter_above is not None and not 0.0 < filter_above < 1.0:
+            raise ValueError(f"filter_above is {filter_above}; a cosine in (0, 1) is meant, 0.4 is usual")
+        if not 0.0 < keep_hardest <= 1.0:
+            raise ValueError(f"keep_hardest is {keep_hardest}; it must be in (0, 1], 0.7 is usual")
+        self.margin = margin
+        self.keep_hardest = keep_hardest
+        self.micro_batch: int | None = None  # samples among which the hardest are kept; None: those of a process
+        scale = s if margin.normalised else 1.0
+        self.rules = Rules(scale, margin.normalised, sub_centres, filter_above, memory_mb << 20)
 
-    def forward(self, embedding: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (loss, cosine).
+    def forward(self, embedding: Tensor, labels: Tensor) -> HeadOutput:
+        """Return the loss of the samples of all processes.
 
-        embedding: [B, D], any floating type, not normalised. labels: int64 [B] in [0, num_classes); others
-        are an IndexError on the CPU and a device assertion on CUDA (not checked here: it would cost a
-        synchronisation). loss: scalar, float32. cosine: [B, num_classes] without margin and scale, detached,
-        in the type the matrix product ran in: for accuracy and monitoring.
+        embedding: [B, D] of this process, any floating type, not normalised; labels: int64 [B]. The two products of
+        samples and classes run in the autocast type; target column, softmax and loss in the type of the centres.
         """
-        dtype = self.weight.dtype
-        with torch.autocast(embedding.device.type, enabled=False):
-            x = F.normalize(embedding.to(dtype))  # [B, D]
-            centres = F.normalize(self.weight)  # [C, D]
-            target = (x * centres[labels]).sum(1)  # [B]
-            hardened = apply_margin(target, self.margin, self.m, self.gradient)
-        cosine = F.linear(x, centres)  # [B, C]
-        # One float32 copy of the cosines; the target column is overwritten in place, so neither a one-hot
-        # mask nor a second copy of size B x C exists. Overwriting also cuts the rough target out of the
-        # gradient.
-        logits = cosine.to(dtype) * self.s
-        logits.scatter_(1, labels[:, None], (hardened * self.s)[:, None])
-        with torch.autocast(embedding.device.type, enabled=False):
-            return F.cross_entropy(logits, labels), cosine.detach()
+        kind, dtype = embedding.device.type, self.learning.dtype
+        reduced = torch.is_autocast_enabled(kind)
+        product = torch.get_autocast_dtype(kind) if reduced else dtype
+        with torch.autocast(kind, enabled=False):
+            own_rows = embedding.to(dtype)
+            norm = gather(torch.linalg.vector_norm(own_rows, dim=1))  # [N]: N samples of all processes
+            rows = gather_parts(own_rows)  # [N, D]
+            every = gather(labels)
+            if kind == "cpu" and not bool(((every >= 0) & (every < self.num_classes)).all()):
+                raise IndexError(f"labels lie outside [0, {self.num_classes}): {every.tolist()}")
+            unit = F.normalize(rows) if self.margin.normalised else rows
+            own, centres = self.own(every), self.learning
+            harder_than = t = None
+            if self.margin.hardens_negatives:
+                with torch.no_grad():
+                    cosine = sum_parts(target_cosine(unit, centres, own, self.rules))
+                    harder_than, t = self.margin(cosine, norm), self.margin.t.to(dtype)
+            lse, top, target = compare(unit, centres, own, self.rules, harder_than=harder_than, t=t, product=product)
+            lse, top, target = log_sum_exp_parts(lse), largest(top), sum_parts(target)
+            hardened = self.margin(target, norm)
+            losses = F.softplus(lse - self.rules.scale * hardened, threshold=EXACT_FROM)
+            penalty = self.margin.penalty(norm)
+            if penalty is not None:
+                losses = losses + penalty
+            self.margin.observe(target.detach(), norm.detach())
+            with torch.no_grad():
+                accuracy = (target > top).to(dtype).mean()
+            return HeadOutput(self._mean(losses), accuracy, target.detach().mean())
+
+    def _mean(self, losses: Tensor) -> Tensor:
+        """Average over the samples, or over the hardest ones of each micro-batch."""
+        if self.keep_hardest == 1.0:
+            return losses.mean()
+        each = losses.view(-1, self.micro_batch or len(losses) // dist.world())
+        kept = max(round(self.keep_hardest * each.shape[1]), 1)
+        return each.topk(kept, dim=1).values.mean()
+
+    def settle(self) -> None:
+        """End an optimizer step: the margin's running values move by what the step has shown."""
+        self.margin.settle()
 
     def extra_repr(self) -> str:
-        classes, size = self.weight.shape
-        return f"{classes} x {size}, {self.margin} m={self.m} s={self.s} gradient={self.gradient}"
+        r = self.rules
+        return f"{self.num_classes} x {self.weight.shape[1]}, s={r.scale} sub_centres={r.sub_centres} rate={self.sample_rate}"

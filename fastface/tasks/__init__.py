@@ -1,9 +1,12 @@
 """Task settings -> the task that learns: the one table of what fastface trains."""
 
-from fastface.config import ArcFaceTask, DataConfig, ModelConfig
+from fastface.config import DataConfig, ModelConfig
 from fastface.heads.margin_head import MarginHead
-from fastface.models import build_backbone
+from fastface.losses.margin import build_margin
+from fastface.models import Backbone, build_backbone
+from fastface.task_settings import ArcFaceTask, TaskSettings
 from fastface.tasks.arcface import ArcFace
+from fastface.tasks.base import Task
 
 
 def network_size(data: DataConfig, model: ModelConfig) -> tuple[int, int]:
@@ -16,8 +19,10 @@ def network_size(data: DataConfig, model: ModelConfig) -> tuple[int, int]:
     return x1 - x0, y1 - y0
 
 
-def build_task(task: ArcFaceTask, model: ModelConfig, data: DataConfig, num_classes: int) -> ArcFace:
-    """Build the network and its head for `num_classes` identities."""
+def build_task(
+    task: TaskSettings, model: ModelConfig, data: DataConfig, *, num_classes: int, seed: int
+) -> Task:
+    """Build the network and what it learns by, for `num_classes` identities."""
     if set(data.scales) - {data.size}:
         raise ValueError(
             "data.scales needs a network that takes any size; those of task arcface end in a layer made for one: "
@@ -31,5 +36,28 @@ def build_task(task: ArcFaceTask, model: ModelConfig, data: DataConfig, num_clas
         pretrained=model.pretrained,
         stem=model.stem,
     )
-    head = MarginHead(num_classes, model.embedding_size, margin=task.margin, m=task.m, s=task.s, gradient=task.gradient)
-    return ArcFace(backbone, head, model.window)
+    assert isinstance(task, ArcFaceTask)
+    return arcface(task, backbone, model, num_classes, seed)
+
+
+def arcface(task: ArcFaceTask, backbone: Backbone, model: ModelConfig, num_classes: int, seed: int) -> ArcFace:
+    margin = build_margin(gradient=task.gradient, **task.margin.model_dump())
+    head = MarginHead(
+        num_classes,
+        model.embedding_size,
+        margin=margin,
+        s=task.s,
+        sub_centres=task.sub_centres,
+        sample_rate=task.sample_rate,
+        filter_above=task.filter_above,
+        keep_hardest=task.keep_hardest,
+        memory_mb=task.head_memory_mb,
+        seed=seed,
+    )
+    return ArcFace(
+        backbone,
+        head,
+        model.window,
+        margin_ramp_epochs=task.margin_ramp_epochs,
+        keep_hardest_after_epochs=task.keep_hardest_after_epochs,
+    )

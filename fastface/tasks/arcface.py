@@ -1,41 +1,49 @@
-"""Identity classification with an angular margin (ArcFace, CosFace): images and labels -> loss; ships the backbone."""
+"""Identity classification with a margin (ArcFace and its relatives): images and labels -> loss; ships the backbone."""
+
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from fastface.config import DataConfig
-from fastface.data.batch import Batch
-from fastface.data.index import Index
-from fastface.data.plan import Plan
-from fastface.data.plans import build_plan
 from fastface.heads.margin_head import MarginHead
-from fastface.tasks.base import Output, Windowed, cut
+from fastface.tasks.base import Output, StepInfo, Targets, Task
 
 
-class ArcFace(nn.Module):
-    """A backbone under a margin head with one centre per identity.
+class ArcFace(Task):
+    """A backbone under a margin head with one centre (or a few) per identity.
 
     Args:
         backbone: [B, 3, H, W] -> [B, embedding_size].
-        head: [B, embedding_size], [B] -> loss, cosine [B, C].
+        head: embeddings [B, embedding_size] and labels [B] -> the loss over all processes.
+        margin_ramp_epochs: the margin grows from 0 to its value over so many epochs.
+        keep_hardest_after_epochs: until then the loss is of all samples, whatever head.keep_hardest says.
     """
 
-    def __init__(self, backbone: nn.Module, head: MarginHead, window: tuple[int, int, int, int] | None = None) -> None:
-        super().__init__()
-        self.backbone = backbone
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: MarginHead,
+        window: tuple[int, int, int, int] | None = None,
+        *,
+        margin_ramp_epochs: float = 0.0,
+        keep_hardest_after_epochs: float = 0.0,
+    ) -> None:
+        super().__init__(backbone, window)
         self.head = head
-        self.window = window
+        self.margin_ramp_epochs = margin_ramp_epochs
+        self.keep_hardest, self.keep_hardest_after_epochs = head.keep_hardest, keep_hardest_after_epochs
 
-    def plan(self, data: DataConfig, index: Index, batch_size: int, seed: int) -> Plan:
-        return build_plan(data.plan, index, batch_size, seed, [source.weight for source in data.sources])
+    def before_step(self, info: StepInfo, optimizer: torch.optim.Optimizer) -> None:
+        if self.margin_ramp_epochs:
+            self.head.margin.strength = min(info.epoch / self.margin_ramp_epochs, 1.0)
+        self.head.keep_hardest = self.keep_hardest if info.epoch >= self.keep_hardest_after_epochs else 1.0
+        self.head.micro_batch = info.micro_batch
+        self.head.choose(info.step, info.labels, optimizer)
 
-    def forward(self, batch: Batch) -> Output:
-        embedding = self.backbone(cut(batch.images, self.window))  # [B, D]
-        loss, cosine = self.head(embedding, batch.labels)  # scalar, [B, C]
-        with torch.no_grad():
-            accuracy = (cosine.argmax(1) == batch.labels).float().mean()
-            target = cosine.gather(1, batch.labels[:, None]).float().mean()
-        return Output(loss, {"train_acc": accuracy, "target_cosine": target})
+    def loss(self, embedding: Tensor, targets: Targets) -> Output:
+        found: Any = self.head(embedding, targets["labels"])
+        return Output(found.loss, {"train_acc": found.accuracy, "target_cosine": found.target_cosine})
 
-    def deploy(self) -> nn.Module:
-        return Windowed(self.backbone, self.window)
+    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.head.put_back(optimizer)
+        self.head.settle()

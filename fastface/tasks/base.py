@@ -1,36 +1,88 @@
 """What a task is: one learning problem, from its batch to its loss to the network it ships."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from fastface.config import DataConfig
 from fastface.data.batch import Batch
 from fastface.data.index import Index
 from fastface.data.plan import Plan
+from fastface.data.plans import build_plan
+
+Targets = dict[str, Tensor]
+"""What embeddings are compared with, row by row: labels [B], and what else a task needs."""
 
 
 class Output(NamedTuple):
     """A NamedTuple, because accelerate turns bf16 outputs back to float32 only in tuples and dicts."""
 
     loss: Tensor
-    """Scalar: what is optimised, the mean over the micro-batch."""
+    """Scalar: what is optimised."""
     terms: dict[str, Tensor]
     """Scalars that are only looked at."""
 
 
-class Task(Protocol):
-    """An nn.Module that owns one learning problem. The loop knows nothing else."""
+class StepInfo(NamedTuple):
+    """What is known of an optimizer step before its first image arrives."""
+
+    step: int
+    epoch: float
+    """Epochs done."""
+    micro_batch: int
+    labels: Callable[[], np.ndarray]
+    """Gives the labels of the step's whole batch, over all processes, int64 [train.batch_size]."""
+
+
+class Task(nn.Module):
+    """One learning problem. The loop knows nothing else.
+
+    The loop calls `backbone`, wrapped for several processes and mixed precision, with `inputs(batch)`, and `loss` with
+    what comes out. Parameters outside the backbone are averaged over the processes after each step, except the rows of
+    a fastface.heads.ClassRows, of which every process has its own.
+    """
+
+    backbone: nn.Module
+    """What ships: [B, 3, H, W] -> [B, embedding_size]."""
+    across_batch = False
+    """True where the loss compares images with each other: then it sees the embeddings of the whole step at once."""
+
+    def __init__(self, backbone: nn.Module, window: tuple[int, int, int, int] | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.window = window
 
     def plan(self, data: DataConfig, index: Index, batch_size: int, seed: int) -> Plan:
         """Say which records make up each step: as data.plan says, or as the problem needs."""
-        ...
+        return build_plan(data.plan, index, batch_size, seed, [source.weight for source in data.sources])
 
-    def __call__(self, batch: Batch) -> Output: ...
+    def before_step(self, info: StepInfo, optimizer: torch.optim.Optimizer) -> None:
+        """Prepare for a step."""
+
+    def inputs(self, batch: Batch) -> Tensor:
+        """Return what the backbone sees."""
+        return cut(batch.images, self.window)
+
+    def targets(self, batch: Batch) -> Targets:
+        """Return what the embeddings of a micro-batch will be compared with."""
+        return {"labels": batch.labels}
+
+    def loss(self, embedding: Tensor, targets: Targets) -> Output:
+        """Return the loss of a micro-batch, or of this process's whole step where the task is `across_batch`.
+
+        The average over the processes of what they return is what is optimised.
+        """
+        raise NotImplementedError
+
+    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Follow up when the optimizer has stepped."""
 
     def deploy(self) -> nn.Module:
         """Return what export ships: [B, 3, H, W] float, normalised -> [B, embedding_size]."""
-        ...
+        return Windowed(self.backbone, self.window)
 
 
 class Windowed(nn.Module):
