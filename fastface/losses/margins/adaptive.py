@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from fastface.losses.margins.base import Margin, StepSums, turned, within
+from fastface.losses.margins.base import Margin, StepSums, clipped, turned, within
 from fastface.losses.margins.fixed import added_angle
 
 
@@ -51,7 +51,7 @@ class AdaFace(Margin):
         mean, std = self.mean.to(norm.dtype), self.std.to(norm.dtype)
         z = ((norm.detach().clamp(*self.NORMS) - mean) / (std + eps) * self.h).clamp(-1.0, 1.0)  # [N]
         angle = -m * z
-        cosine = cosine.clamp(-1.0, 1.0)
+        cosine = clipped(cosine, -1.0, 1.0)
         # theta + angle < eps and > pi - eps, told by the cosine: no arc cosine, which has no derivative at the poles.
         below = cosine > (eps - angle).clamp_min(0.0).cos()
         above = cosine < (math.pi - eps - angle).clamp_max(math.pi).cos()
@@ -116,7 +116,7 @@ class MagFace(Margin):
     """arcface whose m grows with the norm, and a penalty that makes norms grow: together, good faces grow longest.
 
     m(a) = l_margin + (u_margin - l_margin) / (u_norm - l_norm) * (a - l_norm), a = norm clamped to [l_norm, u_norm];
-    the gradient goes through the norm, and is zero outside the clamp. easy_margin, which the published class has on
+    the gradient goes through the norm, and is zero beyond the clamp. easy_margin, which the published class has on
     and nothing here has, keeps cos(theta) where it is not above 0 (a step up with theta) in place of arcface's rule.
 
     penalty = lambda_g * g(a), g(a) = a / u_norm^2 + 1 / a, is added to each row's cross entropy, so to the mean loss
@@ -150,13 +150,13 @@ class MagFace(Margin):
 
     def harden(self, cosine: Tensor, norm: Tensor) -> Tensor:
         slope = (self.u_margin - self.l_margin) / (self.u_norm - self.l_norm)
-        m = self.strength * (self.l_margin + slope * (norm.clamp(self.l_norm, self.u_norm) - self.l_norm))  # [N]
+        m = self.strength * (self.l_margin + slope * (clipped(norm, self.l_norm, self.u_norm) - self.l_norm))  # [N]
         if self.easy_margin:
-            cosine = cosine.clamp(-1.0, 1.0)
+            cosine = clipped(cosine, -1.0, 1.0)
             return torch.where(cosine > 0.0, turned(cosine, m), cosine)
         return added_angle(cosine, m)
 
     def penalty(self, norm: Tensor) -> Tensor:
         """Return lambda_g * g(a) of norms [N]; beyond the clamp its gradient is zero, as published."""
-        a = norm.clamp(self.l_norm, self.u_norm)
+        a = clipped(norm, self.l_norm, self.u_norm)
         return self.lambda_g * (a / self.u_norm**2 + 1.0 / a)

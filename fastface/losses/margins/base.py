@@ -125,11 +125,19 @@ def within(margin: str, name: str, value: float, low: float, high: float, usual:
     return float(value)
 
 
+def clipped(values: Tensor, low: float, high: float) -> Tensor:
+    """Return values [N] cut to [low, high], with derivative 1 on the bounds and 0 beyond; a NaN stays a NaN.
+
+    torch.clamp has derivative 1 on its bounds in older releases and 0 in torch 2.15: here it is one and the same.
+    """
+    return torch.where(values < low, low, torch.where(values > high, high, values))
+
+
 def sine(cosine: Tensor) -> Tensor:
     """Return sin(theta) of cosines in [-1, 1], never quite zero, with a finite derivative everywhere.
 
     1 - cos^2 is either 0 or above half an eps: a floor of eps^2 acts on exact poles only, where it moves the value
-    by one eps and replaces an infinite derivative by zero.
+    by one eps and replaces an infinite derivative by zero, so that cos(theta + m) has derivative cos(m) at theta = 0.
     """
     return ((1.0 - cosine) * (1.0 + cosine)).clamp_min(torch.finfo(cosine.dtype).eps ** 2).sqrt()
 

@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-from fastface.losses.margins.base import Margin, sine, turned, within
+from fastface.losses.margins.base import Margin, clipped, sine, turned, within
 
 
 class Softmax(Margin):
@@ -85,7 +85,7 @@ class Combined(Margin):
         factor, m2, m3 = (self.strength * m for m in (self.m1 - 1.0, self.m2, self.m3))
         if factor == 0.0:
             return (added_angle(cosine, m2) if m2 else cosine) - m3
-        cosine = cosine.clamp(-1.0, 1.0)
+        cosine = clipped(cosine, -1.0, 1.0)
         theta = torch.atan2(sine(cosine), cosine)
         turn = min((math.pi - m2) / (1.0 + factor), math.pi)  # theta_0; m1 below 1 may never reach it
         there = math.pi - turn
@@ -101,7 +101,7 @@ def added_angle(cosine: Tensor, m: float | Tensor) -> Tensor:
     The derivative by the cosine, sin(theta + m) / sin(theta), grows without bound towards theta = 0, while that of
     the cosine by the embedding falls as sin(theta): their product is sin(theta + m).
     """
-    cosine = cosine.clamp(-1.0, 1.0)  # rounding may leave 1 + 1e-7
+    cosine = clipped(cosine, -1.0, 1.0)  # rounding may leave 1 + 1e-7
     if isinstance(m, Tensor):
         return torch.where(cosine >= (math.pi - m).cos(), turned(cosine, m), cosine - m * m.sin())
     return torch.where(cosine >= math.cos(math.pi - m), turned(cosine, m), cosine - m * math.sin(m))
