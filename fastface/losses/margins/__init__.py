@@ -24,7 +24,7 @@ MARGINS: dict[str, type[Margin]] = {
 def build_margin(name: str, *, gradient: str = "exact", **parameters: float) -> Margin:
     """Build a margin by name; ValueError for an unknown name or parameter, or one that has no meaning.
 
-    What is not given has the default of the margin's paper.
+    What is not given has the default that the margin was published with.
     """
     if name not in MARGINS:
         raise ValueError(f"margin {name!r} is unknown{nearest(name, MARGINS)}; known: {', '.join(MARGINS)}")
