@@ -19,7 +19,7 @@ FLOORS = [
     {"section", "plan_settings", "dist", "durable", "spelling", "log"},
     {"data"},
     {"config"},  # lists what data can do: operators bring their own settings
-    {"models", "heads", "losses", "metrics", "mining", "optim", "card", "detection"},
+    {"models", "heads", "losses", "metrics", "mining", "optim", "ema", "card", "detection"},
     {"conversion"},
     {"tasks"},
     {"command", "hardware", "checkpoint", "predictor", "foreign", "evaluation", "evaluators", "assessment"}
