@@ -23,7 +23,7 @@ FLOORS = [
     {"conversion"},
     {"tasks"},
     {"command", "hardware", "checkpoint", "predictor", "foreign", "evaluation", "evaluators", "assessment"}
-    | {"deployment", "run", "run_folder", "trainer"},
+    | {"deployment", "run", "run_folder", "trainer", "advice", "advice_facts"},
     set(ENTRIES),
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
