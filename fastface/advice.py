@@ -27,13 +27,12 @@ def advise(
     *,
     num_classes: int,
     num_images: int,
-    world: int,
     micro_batch: int,
     bf16: bool = False,
     weights_normalisation: tuple[float, float] | None = None,
 ) -> list[str]:
     """Return the texts of all rows that fire for this run, in the order of the table."""
-    facts = Facts(config, num_classes, num_images, world, micro_batch, bf16, weights_normalisation)
+    facts = Facts(config, num_classes, num_images, micro_batch, bf16, weights_normalisation)
     return [row.text.format(f=facts) for row in ADVICE if row.fires(facts)]
 
 
@@ -141,7 +140,7 @@ ADVICE = (
         lambda f: f.loss.s is not None and f.loss.s > 6 * f.adacos_s,
         "task.s {f.loss.s:g} with {f.num_classes:,} identities: AdaCos' fixed scale is sqrt(2) ln(C - 1) = "
         "{f.adacos_s:.1f} (CVPR 2019), and 64 is four times that for the 85,742 it is used with; a scale too large "
-        "calls samples learnt at large angles; try {f.adacos_s:.0f} to 4 x {f.adacos_s:.0f}",
+        "calls samples learnt at large angles; try {f.adacos_s:.0f} to {f.usual_s:.0f}",
     ),
     Advice(
         "margin_high",
@@ -183,9 +182,9 @@ ADVICE = (
     Advice(
         "no_positives",
         lambda f: f.loss.compares and f.plan not in ("per-identity", "mined", "clips", "pairs"),
-        "data.plan {f.plan} with a loss that compares images of one identity: a micro-batch of {f.micro_batch:,} "
-        "holds {f.chance_pairs:.2g} such pairs by chance; set data.plan to per-identity (FaceNet: about 40 images "
-        "each, Hermans et al.: 4)",
+        "data.plan {f.plan} with a loss that compares images of one identity: a batch of {f.batch:,} holds "
+        "{f.chance_pairs:.2g} such pairs by chance; set data.plan to per-identity (FaceNet: about 40 images each, "
+        "Hermans et al.: 4)",
     ),
     Advice(
         "triplet_from_scratch",
@@ -237,7 +236,7 @@ ADVICE = (
         "small_batch_statistics",
         lambda f: f.micro_batch < 16,
         "BatchNorm sees {f.micro_batch} images at a time: ResNet-50 on ImageNet had an error of 34.7 % with 2 a GPU, "
-        "24.1 % with GroupNorm (Wu and He, 2018); raise train.micro_batch to 16 or more (now {f.world} processes)",
+        "24.1 % with GroupNorm (Wu and He, 2018); raise train.micro_batch to 16 or more",
     ),
     Advice(
         "no_flip",

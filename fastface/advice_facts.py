@@ -53,7 +53,6 @@ class Facts:
     config: RunConfig
     num_classes: int
     num_images: int
-    world: int
     micro_batch: int
     """Images per forward pass of one process."""
     bf16: bool
@@ -144,9 +143,14 @@ class Facts:
         return math.sqrt(2) * math.log(max(self.num_classes - 1, 2))
 
     @property
+    def usual_s(self) -> float:
+        """In the ratio of 64 to AdaCos' scale for the 85,742 identities that 64 is used with."""
+        return 4 * self.adacos_s
+
+    @property
     def chance_pairs(self) -> float:
-        """Pairs of one identity in a micro-batch of a plan that does not look for them."""
-        return self.micro_batch * (self.micro_batch - 1) / 2 / self.num_classes
+        """Pairs of one identity in a batch of a plan that does not look for them."""
+        return self.batch * (self.batch - 1) / 2 / self.num_classes
 
     @property
     def sigmas(self) -> float:

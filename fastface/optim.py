@@ -65,7 +65,7 @@ def build_optimizer(
 
     Momentum is not Nesterov's unless asked for: the recipe of every published margin-softmax table. The weight decay
     of adam and adagrad is L2's: added to the gradient, and so divided by its root mean square, unlike adamw's.
-    fused: one kernel for all parameters, on CUDA (torch's Adagrad has it on the CPU only).
+    fused: one kernel for all parameters, on CUDA; adagrad goes without, which has none there in torch 2.10.
     """
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=fused)
