@@ -99,27 +99,48 @@ class DataConfig(Section):
 
 
 class OptimConfig(Section):
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: Literal["sgd", "adamw", "adam", "adagrad"] = "sgd"
+    """adam and adagrad add weight decay to the gradient (L2); adamw does not."""
     lr: float = Field(default=0.1, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    """sgd."""
+    nesterov: bool = False
+    """sgd: Nesterov's momentum."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """adam, adamw."""
     weight_decay: float = Field(default=5e-4, ge=0)
     decay_norms: bool = False
     """Also decay biases and norm parameters (InsightFace does; AdaFace and TFace do not)."""
-    schedule: Literal["cosine", "multistep", "polynomial", "constant"] = "cosine"
+    schedule: Literal["cosine", "multistep", "step", "polynomial", "constant"] = "cosine"
     warmup_epochs: float = Field(default=0.0, ge=0)
+    min_lr: float = Field(default=0.0, ge=0)
+    """Where cosine and polynomial end, and below which step and multistep do not go."""
     milestones: tuple[float, ...] = ()
     """multistep: epochs (fractions allowed) after which lr is multiplied by gamma."""
+    step_epochs: float | None = Field(default=None, gt=0)
+    """step: every so many epochs lr is multiplied by gamma."""
     gamma: float = Field(default=0.1, gt=0, le=1)
     power: float = Field(default=1.0, gt=0)
     """polynomial: exponent; 1 is InsightFace's linear decay."""
     clip_norm: float | None = Field(default=5.0, gt=0)
     """Largest norm of the whole gradient; null leaves it unclipped."""
+    freeze_epochs: float = Field(default=0.0, ge=0)
+    """The network's loaded part stays as it is for the first so many epochs; what is new trains."""
+    backbone_lr_scale: float = Field(default=1.0, gt=0)
+    """Factor on the learning rate of the network's loaded part."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Evaluate and ship a moving average of the weights, of about 1 / (1 - ema_decay) steps; null: the weights."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "OptimConfig":
         if (self.schedule == "multistep") != bool(self.milestones):
             raise ValueError("milestones belong to schedule: multistep, which needs at least one")
+        if (self.schedule == "step") != (self.step_epochs is not None):
+            raise ValueError("step_epochs belongs to schedule: step, which needs it")
+        if self.nesterov and (self.name != "sgd" or not self.momentum):
+            raise ValueError("nesterov is for name: sgd with a momentum above 0")
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr {self.min_lr} is above lr {self.lr}")
         return self
 
 

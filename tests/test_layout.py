@@ -19,11 +19,11 @@ FLOORS = [
     {"section", "plan_settings", "dist", "durable", "spelling", "log"},
     {"data"},
     {"config"},  # lists what data can do: operators bring their own settings
-    {"models", "heads", "losses", "metrics", "mining", "optim", "card", "detection"},
+    {"models", "heads", "losses", "metrics", "mining", "optim", "ema", "card", "detection"},
     {"conversion"},
     {"tasks"},
     {"command", "hardware", "checkpoint", "predictor", "foreign", "evaluation", "evaluators", "assessment"}
-    | {"deployment", "run", "run_folder", "trainer"},
+    | {"deployment", "run", "run_folder", "trainer", "advice", "advice_facts"},
     set(ENTRIES),
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
