@@ -35,6 +35,8 @@ class MobileFaceNet(Backbone):
     convolution and its BatchNorm run in float32 under autocast.
     """
 
+    neck_modules = ("global_depthwise", "embedding")
+
     def __init__(
         self, *, embedding_size: int = 128, input_size: tuple[int, int] = (112, 112), dropout: float = 0.0
     ) -> None:
