@@ -64,7 +64,7 @@ class MobileFaceNet(Backbone):
         x = self.dropout(self.global_depthwise(self.last(x)))  # [B, 512, 1, 1]
         with outside_autocast(x.device.type):
             x = self.embedding(x.to(self.embedding.conv.weight.dtype))
-        return x.flatten(1)  # [B, embedding_size]
+        return x.reshape(x.shape[0], self.embedding_size)  # fails where the faces are larger than input_size
 
 
 class ConvUnit(nn.Module):
