@@ -29,10 +29,14 @@ def create_from_file(name: str, path: Path, options: Mapping[str, Any]) -> tuple
     refuse_broken(state, f" of {path}")
     classifier = _classifier_names(name)
     left_out = sorted(classifier & state.keys())
+    body = {key: value for key, value in state.items() if key not in classifier}
+    if not body:
+        raise ValueError(f"{path} holds nothing but a classifier of {name}: {', '.join(left_out)}")
     overlay = {
-        "state_dict": {key: value for key, value in state.items() if key not in classifier},
+        "state_dict": body,
         "num_classes": 0,  # equal to what is asked for, or timm would load whatever happens to fit
         "label_offset": 0,
+        **dict.fromkeys(("source", "url", "file", "hf_hub_id", "hf_hub_filename")),  # nowhere else to load from
     }
     try:
         net: Any = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay, **options)
@@ -49,7 +53,7 @@ def create_from_file(name: str, path: Path, options: Mapping[str, Any]) -> tuple
 def _classifier_names(name: str) -> set[str]:
     """Name what the network has only with a classifier."""
     with torch.device("meta"):
-        whole, body = timm.create_model(name), timm.create_model(name, num_classes=0)
+        whole, body = (timm.create_model(name, num_classes=number) for number in (1000, 0))
     return set(whole.state_dict()) - set(body.state_dict())
 
 

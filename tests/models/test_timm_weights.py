@@ -99,6 +99,20 @@ def test_a_file_without_classifier_loads(published: dict[str, dict[str, Tensor]]
     assert build("resnet10t", tmp_path / "w.pth").notes[0].endswith("classifier (the file has none)")
 
 
+@pytest.mark.usefixtures("no_network")
+def test_a_classifier_alone_is_refused_and_nothing_is_fetched_instead(tmp_path: Path) -> None:
+    torch.save({"fc.weight": torch.zeros(3, 512), "fc.bias": torch.zeros(3)}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"nothing but a classifier of resnet10t: fc\.bias, fc\.weight"):
+        build("resnet10t", tmp_path / "w.pth")
+
+
+def test_a_new_classifier_on_a_network_published_without_one_is_left_out(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(timm.create_model("eva02_tiny_patch14_224", num_classes=5).state_dict(), tmp_path / "w.pth")
+    network = build("eva02_tiny_patch14_224", tmp_path / "w.pth")
+    assert network.notes[0].endswith("classifier (head.bias, head.weight)")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
