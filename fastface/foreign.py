@@ -19,28 +19,34 @@ from fastface.tasks import network_size
 
 class Kind(NamedTuple):
     about: str
-    source: str | None
-    """The naming scheme that load_backbone_weights maps; None: the names are already ours."""
     config: dict[str, Any]
     """The owner's recipe: network, normalisation, use of the mirrored image."""
 
 
-def _iresnet(depth: int) -> Kind:
-    about = f"InsightFace arcface_torch iresnet{depth}, 112x112, 512-d"
-    return Kind(about, None, {"model": {"backbone": f"iresnet{depth}"}, "eval": {"flip": "sum"}})
+def _insightface(backbone: str) -> Kind:
+    about = f"InsightFace arcface_torch {backbone}, 112x112, 512-d"
+    return Kind(about, {"model": {"backbone": backbone}, "eval": {"flip": "sum"}})
 
 
 KINDS = {
     "mobilefacenet_128d": Kind(
         "the public 128-d MobileFaceNet on 112x96, embedding and mirrored embedding concatenated, mean subtracted",
-        "mobilefacenet_128d",
         {
             "model": {"backbone": "mobilefacenet", "embedding_size": 128, "window": [8, 0, 104, 112]},
             "data": {"mean": 127.5, "std": 128.0},
             "eval": {"flip": "concat", "centre": True},
         },
     ),
-    **{f"iresnet{depth}": _iresnet(depth) for depth in (18, 34, 50, 100, 200)},
+    **{f"iresnet{depth}": _insightface(f"iresnet{depth}") for depth in (18, 34, 50, 100, 200)},
+    "mbf": _insightface("mbf"),
+    "mbf_large": _insightface("mbf_large"),
+    "inception_resnet_v1": Kind(
+        "facenet-pytorch InceptionResnetV1 (VGGFace2 or CASIA-WebFace), 160x160 cut out with a margin, 512-d",
+        {
+            "model": {"backbone": "inception_resnet_v1"},
+            "data": {"size": [160, 160], "mean": 127.5, "std": 128.0},
+        },
+    ),
 }
 
 
@@ -61,7 +67,7 @@ def import_weights(kind: str, file: Path, out: Path) -> str:
         embedding_size=config.model.embedding_size,
         input_size=network_size(config.data, config.model),
     )
-    load_backbone_weights(backbone, read_foreign(file), source=recipe.source)
+    load_backbone_weights(backbone, read_foreign(file), source=file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     state = {
         "config": config.model_dump(mode="json"),
@@ -74,7 +80,7 @@ def import_weights(kind: str, file: Path, out: Path) -> str:
     (out / "config.yaml").write_text(config.dump(), encoding="utf-8")
     checkpoint.save(out / "checkpoints", 0, _prefixed(backbone), {}, state, keep=1)
     parameters = sum(p.numel() for p in backbone.parameters())
-    return f"{out}: {recipe.about}; {parameters:,} parameters, sha256 {digest[:16]}"
+    return "; ".join([f"{out}: {recipe.about}", f"{parameters:,} parameters, sha256 {digest[:16]}", *backbone.notes])
 
 
 def _prefixed(backbone: nn.Module) -> dict[str, Any]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
-from fastface.models.gmacs import count_gmacs
+from fastface.models.fastcontextface import FastContextFace
+from fastface.models.gmacs import count_gmacs, describe
+from fastface.models.inception_resnet_v1 import InceptionResnetV1
 from fastface.models.iresnet import DEPTHS, IResNet
+from fastface.models.mbf import VARIANTS, Mbf
 from fastface.models.mobilefacenet import MobileFaceNet
 from fastface.models.neck import Backbone
 from fastface.models.timm_backbone import STEMS, TimmBackbone, is_timm_name, unknown_name
@@ -18,6 +22,7 @@ __all__ = [
     "Backbone",
     "build_backbone",
     "count_gmacs",
+    "describe",
     "load_backbone_weights",
     "read_foreign",
 ]
@@ -26,6 +31,9 @@ __all__ = [
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     **{name: partial(IResNet, name) for name in DEPTHS},
     "mobilefacenet": MobileFaceNet,
+    **{name: partial(Mbf, name) for name in VARIANTS},
+    "inception_resnet_v1": InceptionResnetV1,
+    "fastcontextface": FastContextFace,
 }
 
 
@@ -35,25 +43,28 @@ def build_backbone(
     embedding_size: int = 512,
     input_size: tuple[int, int] = (112, 112),
     dropout: float = 0.0,
-    pretrained: bool = False,
+    pretrained: bool | str | Path = False,
     stem: str = "auto",
 ) -> Backbone:
     """Build a backbone by name: one of BACKBONES, or any network of timm, such as convnext_atto.d2_in1k.
 
     input_size: (width, height) px. dropout: share of features zeroed before the last linear layer.
-    pretrained: timm downloads ImageNet weights; only for timm names. stem: "auto" or "keep", see
-    TimmBackbone; our own networks are made for small faces and have nothing to change. The module carries
-    name, embedding_size and input_size. ValueError: unknown name (with the nearest ones), or sizes the
-    network cannot take.
+    pretrained: only for timm names: True has timm fetch its published weights, a path fills the body from a
+    checkpoint file of timm. stem: "auto" or "keep", see TimmBackbone; our own networks are made for small faces
+    and have nothing to change. The module carries what Backbone lists. ValueError: unknown name (with the
+    nearest ones), sizes the network cannot take, or a file that is not this network's.
     """
     if stem not in STEMS:
         raise ValueError(f"stem {stem!r} is unknown; choose one of: {', '.join(STEMS)}")
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
+    if isinstance(pretrained, str):
+        pretrained = Path(pretrained)
     if name in BACKBONES:
         if pretrained:
             raise ValueError(
-                f"{name} has no weights to download; set pretrained: false and load a weights file instead"
+                f"{name} has no weights to download and is none of timm's; set pretrained: false and load a "
+                "weights file instead"
             )
         return BACKBONES[name](embedding_size=embedding_size, input_size=input_size, dropout=dropout)
     if not is_timm_name(name):

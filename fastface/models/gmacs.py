@@ -1,11 +1,28 @@
-"""Network -> billions of multiply-adds for one image, counted layer by layer."""
+"""Network -> billions of multiply-adds for one image, counted layer by layer, and a line that describes it."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from fastface.models.neck import Backbone
+
+
+def describe(backbone: Backbone) -> str:
+    """Say in a line what a network costs at its input_size, followed by its notes.
+
+    Works on shapes alone: the weights are neither copied nor used, wherever they are.
+    """
+    shapes: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in backbone.parameters()}
+    shapes |= {id(buffer): buffer.to("meta") for buffer in backbone.buffers()}
+    gmacs = count_gmacs(copy.deepcopy(backbone, shapes), backbone.input_size)
+    millions = sum(p.numel() for p in backbone.parameters()) / 1e6
+    width, height = backbone.input_size
+    line = f"{backbone.name}: {millions:.1f} M parameters, {gmacs:.2f} GMACs at {width}x{height}"
+    return "; ".join([line, *backbone.notes])
 
 
 def count_gmacs(network: nn.Module, input_size: tuple[int, int] = (112, 112)) -> float:

@@ -31,6 +31,8 @@ class IResNet(Backbone):
     the last BatchNorm run in float32 under autocast, as in InsightFace.
     """
 
+    neck_modules = ("bn2", "fc", "features")
+
     def __init__(
         self,
         name: str,

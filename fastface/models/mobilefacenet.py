@@ -35,6 +35,8 @@ class MobileFaceNet(Backbone):
     convolution and its BatchNorm run in float32 under autocast.
     """
 
+    neck_modules = ("global_depthwise", "embedding")
+
     def __init__(
         self, *, embedding_size: int = 128, input_size: tuple[int, int] = (112, 112), dropout: float = 0.0
     ) -> None:
@@ -62,7 +64,7 @@ class MobileFaceNet(Backbone):
         x = self.dropout(self.global_depthwise(self.last(x)))  # [B, 512, 1, 1]
         with outside_autocast(x.device.type):
             x = self.embedding(x.to(self.embedding.conv.weight.dtype))
-        return x.flatten(1)  # [B, embedding_size]
+        return x.reshape(x.shape[0], self.embedding_size)  # fails where the faces are larger than input_size
 
 
 class ConvUnit(nn.Module):

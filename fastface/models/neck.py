@@ -23,7 +23,7 @@ def embedding_norm(embedding_size: int) -> nn.BatchNorm1d:
     """Return the BatchNorm that ends a face network; its scale stays 1 and is not trained.
 
     The margin loss normalises embeddings, so a learned scale per dimension would only let the network stretch
-    the axes of the hypersphere; InsightFace freezes it in every backbone.
+    the axes of the hypersphere; InsightFace freezes it in its residual networks.
     """
     norm = nn.BatchNorm1d(embedding_size, eps=1e-5)
     norm.weight.requires_grad_(False)
@@ -31,17 +31,34 @@ def embedding_norm(embedding_size: int) -> nn.BatchNorm1d:
 
 
 class Backbone(nn.Module):
-    """Tell name, embedding_size and input_size (width, height in px): what every network here knows."""
+    """Tell what every network here knows of itself: name, sizes, and which of its parts are which.
+
+    embedding_size; input_size: (width, height) px. any_size: whether the built network also takes images of
+    other sizes, from min_side px up. neck_modules: the children after the last feature map, which start anew when
+    a network moves to another task; the others are its body. notes: what there is to say about how it was
+    built or filled, for the log.
+    """
+
+    any_size = False
+    min_side = 16
+    neck_modules: tuple[str, ...]
 
     def __init__(self, name: str, embedding_size: int, input_size: tuple[int, int]) -> None:
         super().__init__()
         if embedding_size < 1:
             raise ValueError(f"{name}: embedding_size is {embedding_size}; it must be at least 1 (512 is usual)")
-        if len(input_size) != 2 or min(input_size) < 16:
-            raise ValueError(f"{name}: input_size is {input_size}; give (width, height) of at least 16 px each")
+        if len(input_size) != 2 or min(input_size) < self.min_side:
+            raise ValueError(
+                f"{name}: input_size is {input_size}; give (width, height) of at least {self.min_side} px each"
+            )
         self.name = name
         self.embedding_size = embedding_size
         self.input_size: tuple[int, int] = (input_size[0], input_size[1])
+        self.notes: list[str] = []
+
+    def body_names(self) -> set[str]:
+        """Name the parameters of the body: what to freeze while a new neck learns."""
+        return {name for name, _ in self.named_parameters() if name.split(".")[0] not in self.neck_modules}
 
 
 class EmbeddingNeck(nn.Module):

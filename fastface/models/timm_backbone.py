@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import difflib
 import warnings
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -17,6 +19,7 @@ from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
 from fastface.models.neck import Backbone, EmbeddingNeck
+from fastface.models.timm_weights import create_from_file
 
 STEMS = ("auto", "keep")
 SMALL_PX = 128
@@ -53,8 +56,14 @@ class TimmBackbone(Backbone):
     removed, since DistributedDataParallel waits for a gradient of every parameter.
 
     stem: "auto" halves the first stride (or the patch) for inputs up to 128 px and warns where it does not
-    know how; "keep" leaves the network as timm has it. Pretrained weights fit either way.
+    know how; "keep" leaves the network as timm has it. Pretrained weights fit either way. pretrained: True has
+    timm fetch its published weights, a path is a checkpoint file of timm, see create_from_file.
+
+    any_size holds for token models without position embeddings of a fixed number; a map is flattened by the
+    neck, whose linear layer is made for its size.
     """
+
+    neck_modules = ("neck",)
 
     def __init__(
         self,
@@ -63,20 +72,22 @@ class TimmBackbone(Backbone):
         embedding_size: int = 512,
         input_size: tuple[int, int] = (112, 112),
         dropout: float = 0.0,
-        pretrained: bool = False,
+        pretrained: bool | Path = False,
         stem: str = "auto",
     ) -> None:
         super().__init__(name, embedding_size, input_size)
         assert stem in STEMS
         assert is_timm_name(name)
         small = stem == "auto" and max(input_size) <= SMALL_PX
-        self.net = _create(name, input_size, small, pretrained)
+        self.net, notes = _create(name, input_size, small, pretrained)
+        self.notes += notes
         self.layout = "nchw"
         self.final_map: tuple[int, int] | None = None  # width, height; None for tokens
         features = self._dry_run(stem)
         if features.ndim == 3:
             self.layout = "tokens"
             features = self._dry_run(stem)
+            self.any_size = self._takes_other_sizes()
         else:
             if features.shape[1] != self.net.num_features == features.shape[3]:
                 self.layout = "nhwc"
@@ -95,6 +106,21 @@ class TimmBackbone(Backbone):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.neck(self._features(images))
+
+    def _takes_other_sizes(self) -> bool:
+        """Try twice the size, and one pixel more."""
+        width, height = self.input_size
+        training = self.net.training
+        self.net.eval()
+        try:
+            with torch.no_grad():
+                for size in ((2 * height, 2 * width), (height + 1, width + 1)):
+                    self.net(torch.zeros(1, 3, *size, device=next(self.net.parameters()).device))
+        except Exception:  # each network has its own words for a size that it cannot take
+            return False
+        finally:
+            self.net.train(training)
+        return True
 
     def _dry_run(self, stem: str) -> Tensor:
         """Run two black images through the network, where its parameters are, and keep the graph."""
@@ -132,8 +158,8 @@ def unknown_name(name: str, ours: tuple[str, ...]) -> str:
     return f"backbone {name!r} is unknown; {hint}Known: {', '.join(ours)}, and every name of timm.list_models()"
 
 
-def _create(name: str, input_size: tuple[int, int], small: bool, pretrained: bool) -> Any:
-    """Create timm's model for this input, with the first stride or patch halved if `small`."""
+def _create(name: str, input_size: tuple[int, int], small: bool, pretrained: bool | Path) -> tuple[Any, list[str]]:
+    """Create timm's model for this input, with the first stride or patch halved if `small`; add notes on it."""
     options: dict[str, Any] = {}
     config = timm.get_pretrained_cfg(name.split(".")[0])
     if config is not None and config.fixed_input_size:  # position embeddings or windows depend on the size
@@ -151,13 +177,20 @@ def _create(name: str, input_size: tuple[int, int], small: bool, pretrained: boo
                 )
             options["patch_size"] = patch
             small = False
+    # Before weights come from a file the network is tried as shapes: what timm cannot build is not the file's fault.
+    from_file = isinstance(pretrained, Path)
+    notes: list[str] = []
     try:
-        net: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+        with torch.device("meta") if from_file else nullcontext():
+            net: Any = timm.create_model(name, pretrained=pretrained is True, num_classes=0, **options)
     except (TypeError, RuntimeError, AssertionError) as error:
         raise ValueError(f"timm cannot build {name!r} with {options}, pretrained={pretrained}: {error}") from error
+    if from_file:
+        net, note = create_from_file(name, pretrained, options)
+        notes.append(note)
     if small:
         _halve_first_stride(net)
-    return net
+    return net, notes
 
 
 def _halve_first_stride(net: nn.Module) -> None:

@@ -29,6 +29,10 @@ WRAPPERS = (
     "backbone",
     "net",
 )
+# What public files hold beyond the network, per network: left out by name, and said in the network's notes.
+LEFT_OUT: dict[str, str] = {
+    "inception_resnet_v1": r"logits\.(weight|bias)",  # facenet-pytorch's classifier of its training identities
+}
 # Prefixes that wrappers of modules leave on every name: DataParallel, torch.compile, LightningModule.
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 # Public names -> ours, per network; first column matches a whole name. MobileFaceNet: the naming of the
@@ -72,12 +76,14 @@ def load_backbone_weights(backbone: Backbone, state: Mapping[str, Tensor], sourc
     """Copy `state` into `backbone`; every tensor must be there, with its shape, and none may be left over.
 
     Names of public implementations are translated where RENAMES knows them; counters that old BatchNorm files
-    lack (num_batches_tracked) start at 0. `source` names the file in messages. ValueError lists the first
-    five missing, unexpected and differently shaped tensors, and refuses NaN and infinity.
+    lack (num_batches_tracked) start at 0; what LEFT_OUT names is left out and goes to backbone.notes. `source`
+    names the file in messages. ValueError lists the first five missing, unexpected and differently shaped
+    tensors, and refuses NaN and infinity.
     """
     origin = f" of {source}" if source else ""
     own = backbone.state_dict()
-    given = _renamed(backbone.name, state, own)
+    left_out = [name for name in state if re.fullmatch(LEFT_OUT.get(backbone.name, ""), name)]
+    given = _renamed(backbone.name, {name: value for name, value in state.items() if name not in left_out}, own)
     for name, value in own.items():
         if name.endswith("num_batches_tracked") and name not in given:
             given[name] = torch.zeros_like(value)
@@ -97,10 +103,17 @@ def load_backbone_weights(backbone: Backbone, state: Mapping[str, Tensor], sourc
             f"{_first(shapes, 'of another shape')}. "
             "Check the network's name, embedding_size and input_size."
         )
-    broken = [name for name, value in given.items() if value.is_floating_point() and not value.isfinite().all()]
+    refuse_broken(given, origin)
+    backbone.load_state_dict(given, strict=True)
+    if left_out:
+        backbone.notes.append(f"the weights{origin} hold more than {backbone.name}: {', '.join(left_out)} left out")
+
+
+def refuse_broken(state: Mapping[str, Tensor], origin: str) -> None:
+    """Raise ValueError where a tensor holds NaN or infinity; `origin` says of what, as " of w.pth"."""
+    broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise ValueError(f"the weights{origin} hold {_first(broken, 'tensors with NaN or infinity')}")
-    backbone.load_state_dict(given, strict=True)
 
 
 def _is_safetensors(path: Path) -> bool:
