@@ -28,7 +28,7 @@ class CombinedMargin(Section):
     """cos(m1 * theta + m2) - m3: ArcFace, CVPR 2019, equation 4."""
 
     name: Literal["combined"] = "combined"
-    m1: float = Field(default=1.0, ge=1)
+    m1: float = Field(default=1.0, ge=0.5, le=4)
     m2: float = Field(default=0.3, ge=0)
     """Radians."""
     m3: float = Field(default=0.2, ge=0)
@@ -66,7 +66,7 @@ class MagFaceMargin(Section):
     """Radians, at u_norm."""
     l_norm: float = Field(default=10.0, gt=0)
     u_norm: float = Field(default=110.0, gt=0)
-    lambda_g: float = Field(default=20.0, ge=0)
+    lambda_g: float = Field(default=35.0, ge=0)
     """Weight of the term that lengthens embeddings."""
 
 

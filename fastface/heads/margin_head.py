@@ -9,8 +9,8 @@ from torch import Tensor
 from fastface import dist
 from fastface.collect import gather, gather_parts, largest, log_sum_exp_parts, sum_parts
 from fastface.heads.class_rows import ClassRows
-from fastface.losses.margin import Margin
-from fastface.losses.other_classes import Rules, compare, target_cosine
+from fastface.losses.margins import Margin
+from fastface.losses.class_softmax import Rules, compare, target_cosine
 
 EXACT_FROM = 40.0
 """log(1 + exp(z)) is taken as z from here on: exp(-40) is below a float64's precision."""
@@ -34,9 +34,9 @@ class MarginHead(ClassRows):
     are then reduced. At sample_rate 1 loss and gradients are those of one process with all classes.
 
     Args:
-        margin: fastface.losses.margin.build_margin(...).
+        margin: fastface.losses.margins.build_margin(...).
         s: scale of the cosines; margins that are not `normalised` have none.
-        sub_centres, filter_above: see fastface.losses.other_classes.Rules.
+        sub_centres, filter_above: see fastface.losses.class_softmax.Rules.
         keep_hardest: share of each micro-batch's samples, those with the largest losses, that is learned from
             (OHEM, Shrivastava et al., CVPR 2016); 1: all.
         memory_mb: bound on each buffer of samples x classes; more classes than that are done in chunks.
@@ -86,10 +86,10 @@ class MarginHead(ClassRows):
             unit = F.normalize(rows) if self.margin.normalised else rows
             own, centres = self.own(every), self.learning
             harder_than = t = None
-            if self.margin.hardens_negatives:
+            if self.margin.hardens_negatives and self.margin.strength > 0:
                 with torch.no_grad():
                     cosine = sum_parts(target_cosine(unit, centres, own, self.rules))
-                    harder_than, t = self.margin(cosine, norm), self.margin.t.to(dtype)
+                    harder_than, t = self.margin(cosine, norm), self.margin.get_buffer("t").to(dtype)
             lse, top, target = compare(unit, centres, own, self.rules, harder_than=harder_than, t=t, product=product)
             lse, top, target = log_sum_exp_parts(lse), largest(top), sum_parts(target)
             hardened = self.margin(target, norm)
@@ -115,5 +115,5 @@ class MarginHead(ClassRows):
         self.margin.settle()
 
     def extra_repr(self) -> str:
-        r = self.rules
-        return f"{self.num_classes} x {self.weight.shape[1]}, s={r.scale} sub_centres={r.sub_centres} rate={self.sample_rate}"
+        size, rules = self.weight.shape[1], self.rules
+        return f"{self.num_classes} x {size}, s={rules.scale} {rules.sub_centres} centre(s), rate={self.sample_rate}"

@@ -2,7 +2,7 @@
 
 from fastface.config import DataConfig, ModelConfig
 from fastface.heads.margin_head import MarginHead
-from fastface.losses.margin import build_margin
+from fastface.losses.margins import build_margin
 from fastface.models import Backbone, build_backbone
 from fastface.task_settings import ArcFaceTask, TaskSettings
 from fastface.tasks.arcface import ArcFace

@@ -32,7 +32,7 @@ class Rules(NamedTuple):
     """Bound on one buffer of [N, chunk] values."""
 
 
-class Compared(NamedTuple):
+class ClassSums(NamedTuple):
     lse: Tensor
     """[N]: log of the sum over other classes; -inf where there is none."""
     top: Tensor
@@ -50,7 +50,7 @@ def compare(
     harder_than: Tensor | None = None,
     t: Tensor | None = None,
     product: torch.dtype | None = None,
-) -> Compared:
+) -> ClassSums:
     """Compare every sample with every class.
 
     Args:
@@ -63,7 +63,7 @@ def compare(
     """
     assert embedding.dtype == centres.dtype, "compare embeddings and centres of one type"
     found = _Compare.apply(embedding, centres, own, rules, harder_than, t, product or centres.dtype)
-    return Compared(*found)  # type: ignore[misc]
+    return ClassSums(*found)  # type: ignore[misc]
 
 
 def target_cosine(embedding: Tensor, centres: Tensor, own: Tensor, rules: Rules) -> Tensor:
