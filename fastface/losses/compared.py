@@ -84,11 +84,11 @@ def dot_products(rows: Tensor) -> Tensor:
 
 
 def squared_distances(rows: Tensor) -> Tensor:
-    """Return |x_i - x_j|^2 [N, N] of rows [N, D], never negative."""
+    """Return |x_i - x_j|^2 [N, N] of rows [N, D]; near 0 they are as exact as the lengths, 1e-7 for unit vectors."""
     products = dot_products(rows)
     # Lengths from the same product: its rounding cancels for rows that are equal.
     squares = products.diagonal()
-    return (squares[:, None] + squares[None, :] - 2 * products).clamp_min(0)
+    return squares[:, None] + squares[None, :] - 2 * products
 
 
 def root(squared: Tensor) -> Tensor:
@@ -115,11 +115,9 @@ def share(part: Tensor, whole: Tensor | int, dtype: torch.dtype) -> Tensor:
     return part.to(dtype) / (max(whole, 1) if isinstance(whole, int) else whole.clamp_min(1))
 
 
+@torch.no_grad()
 def nothing(rows: Tensor) -> Tensor:
-    """Return a 0 that hangs on every row: added to a loss, it gives all rows a gradient, zero if nothing else does.
-
-    Where a row is not finite it is NaN. Mining by comparisons leaves such rows out, and would hide them.
-    """
+    """Return 0, or NaN where a row is not finite: comparisons with NaN are false, so that mining would hide it."""
     return (rows * 0).sum()
 
 

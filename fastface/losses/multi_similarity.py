@@ -63,7 +63,7 @@ def multi_similarity_loss(
             farthest = cosine.masked_fill(~genuine, torch.inf).amin(1, keepdim=True)
             closest = cosine.masked_fill(same, -torch.inf).amax(1, keepdim=True)
             positives = genuine & (cosine < closest + epsilon)
-            negatives = ~same & (cosine > farthest - epsilon) & (farthest < torch.inf)
+            negatives = ~same & (cosine > farthest - epsilon)
     pulled = _log_one_plus(alpha * (base - cosine), positives) / alpha
     pushed = _log_one_plus(beta * (cosine - base), negatives) / beta
     terms = cosine_terms(cosine.detach(), genuine, ~same)
@@ -77,6 +77,5 @@ def multi_similarity_loss(
 
 def _log_one_plus(exponents: Tensor, chosen: Tensor) -> Tensor:
     """Return log(1 + sum of exp over the chosen) of each row, [N]; 0 where none is chosen."""
-    lowest = torch.finfo(exponents.dtype).min  # not -inf, whose differences are NaN
-    total = exponents.masked_fill(~chosen, lowest).logsumexp(1)
+    total = exponents.masked_fill(~chosen, -torch.inf).logsumexp(1)
     return torch.logaddexp(total, torch.zeros_like(total))

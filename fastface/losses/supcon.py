@@ -43,8 +43,7 @@ def supcon_loss(embedding: Tensor, labels: Tensor, *, temperature: float = 0.1) 
     genuine = same & ~itself
     positives = genuine.sum(1)
     logits = cosine / temperature
-    # Not -inf: a single row has nobody else, and the derivative of the log of an empty sum is NaN.
-    everyone = logits.masked_fill(itself, torch.finfo(logits.dtype).min).logsumexp(1)
+    everyone = logits.masked_fill(itself, -torch.inf).logsumexp(1)
     each = everyone - torch.where(genuine, logits, 0).sum(1) / positives.clamp_min(1)
     terms = cosine_terms(cosine.detach(), genuine, ~same)
     terms |= {"anchors": (positives > 0).to(rows.dtype).mean(), "mean_cosine": mean_cosine(rows)}

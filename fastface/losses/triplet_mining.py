@@ -89,8 +89,8 @@ def distance_weighted(
     near = distances.clamp_min(CLOSEST)
     weights = -(size - 2) * near.log() - (size - 3) / 2 * torch.log1p(-near.square() / 4)
     weights = weights.masked_fill(same | ~(distances < FARTHEST), -torch.inf)
-    largest = weights.amax(1, keepdim=True).clamp_min(torch.finfo(weights.dtype).min)  # -inf - -inf would be NaN
-    steps = ((weights - largest).exp() * WEIGHT_STEPS).round().nan_to_num(0.0)
+    steps = ((weights - weights.amax(1, keepdim=True)).exp() * WEIGHT_STEPS).round()
+    steps = steps.nan_to_num(0.0)  # -inf - -inf, where an anchor has nobody
     total = steps.to(torch.int64).cumsum(1)
     return _drawn(pairs, lambda anchor, positive: total[anchor], key, chunk)
 
@@ -137,7 +137,7 @@ def pair_hashes(key: int, first: Tensor, second: Tensor) -> Tensor:
 
     int64 stands for uint64 here, for which torch lacks most operations: sums and products wrap to the same bits.
     """
-    value = torch.full_like(first, _signed(hash_numbers(key)))
+    value = torch.full_like(first, _signed(hash_numbers(int(key))))  # keys of slots are numpy's uint64
     for number in (first, second):
         value = (value ^ number) + _signed(GOLDEN)
         value = (value ^ _shifted(value, 30)) * _signed(0xBF58476D1CE4E5B9)

@@ -79,6 +79,7 @@ def test_what_is_not_finite_is_not_hidden(loss: Loss, value: float) -> None:
     embedding, labels = slow.batch(slow.MIXED)
     embedding[4, 1] = value
     assert loss(embedding, labels).loss.isnan()
+    assert loss(embedding, torch.arange(len(labels))).loss.isnan()  # where nothing is compared as well
 
 
 @EVERY
@@ -157,6 +158,12 @@ def test_distances_equal_the_differences(distance: str) -> None:
         for j, y in enumerate(rows):
             expected = slow.squared(x, y) ** (0.5 if distance == "plain" else 1)
             assert found[i, j].item() == pytest.approx(expected, abs=1e-5 if i == j else 1e-12)
+
+
+def test_equal_rows_in_float32_meet() -> None:
+    embedding, _ = slow.batch(list(range(45)), size=128)
+    distances = compared.squared_distances(compared.unit(embedding.float().repeat(2, 1)))
+    assert distances.diagonal(45).abs().max() < 3e-7  # 6e-7 where the lengths are not from the same product
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e-20, 1e-13])

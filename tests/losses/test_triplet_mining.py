@@ -43,6 +43,8 @@ def test_hashes_are_those_of_the_plans(key: int) -> None:
     first, second = torch.tensor([0, 1, 2, 1799, 2**40]), torch.tensor([3, 1, 0, 1798, 5])
     found = triplet_mining.pair_hashes(key, first, second).tolist()
     assert found == [hash_numbers(key, a, b) >> 1 for a, b in zip(first.tolist(), second.tolist(), strict=True)]
+    keys = np.array([key], np.uint64)  # as Slots has them
+    assert triplet_mining.pair_hashes(keys[0], first, second).tolist() == found
 
 
 @pytest.mark.parametrize("labels", [slow.MIXED, [0], [1, 2, 3], [6, 6, 6], [-1, 4, -1]])
