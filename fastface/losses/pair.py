@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastface.losses.compared import Compared, as_rows, cosine_terms, mean_cosine, mean_where, nothing, root, unit
+from fastface.losses.compared import Compared, as_rows, cosine_terms, mean_cosine, mean_where, root, unit
 from fastface.spelling import nearest
 
 DISTANCES = ("plain", "cosine", "squared")
@@ -31,7 +31,7 @@ def pair_bce(embedding: Tensor, labels: Tensor, *, scale: Tensor | float, bias: 
     logit = scale * cosine + bias
     loss = F.binary_cross_entropy_with_logits(logit, genuine.to(logit.dtype))
     terms = {"accuracy": ((logit.detach() > 0) == genuine).to(rows.dtype).mean()}
-    return Compared(loss + nothing(rows), terms | _terms(vectors, cosine, genuine))
+    return Compared(loss, terms | _terms(vectors, cosine, genuine))
 
 
 def pair_contrastive(embedding: Tensor, labels: Tensor, *, margin: float = 0.5, distance: str = "plain") -> Compared:
@@ -65,7 +65,7 @@ def pair_contrastive(embedding: Tensor, labels: Tensor, *, margin: float = 0.5, 
         "distance_positive": mean_where(far, genuine),
         "distance_negative": mean_where(far, ~genuine),
     }
-    return Compared(loss + nothing(rows), terms | _terms(vectors, 1 - squared / 2, genuine))
+    return Compared(loss, terms | _terms(vectors, 1 - squared / 2, genuine))
 
 
 def _pairs(embedding: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -90,7 +90,7 @@ def distance_weighted(
     weights = -(size - 2) * near.log() - (size - 3) / 2 * torch.log1p(-near.square() / 4)
     weights = weights.masked_fill(same | ~(distances < FARTHEST), -torch.inf)
     steps = ((weights - weights.amax(1, keepdim=True)).exp() * WEIGHT_STEPS).round()
-    steps = steps.nan_to_num(0.0)  # -inf - -inf, where an anchor has nobody
+    steps = steps.nan_to_num(0.0)  # -inf - -inf, where an anchor has nobody: devices make various integers of NaN
     total = steps.to(torch.int64).cumsum(1)
     return _drawn(pairs, lambda anchor, positive: total[anchor], key, chunk)
 
