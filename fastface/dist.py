@@ -107,6 +107,14 @@ def total(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def smallest(tensor: Tensor) -> Tensor:
+    """Return the smallest of all ranks' values, element by element."""
+    if world() > 1:
+        tensor = tensor.clone()
+        td.all_reduce(tensor, td.ReduceOp.MIN)
+    return tensor
+
+
 SENT_BYTES = 64 << 20
 """Rows travel to rank 0 in pieces of this size, so that no rank needs room for another's shard twice."""
 

@@ -131,7 +131,7 @@ def load_network(saved: checkpoint.Checkpoint, *, trained: bool = True) -> nn.Mo
         stem=config.model.stem,
     )
     if trained:
-        backbone.load_state_dict(_backbone_state(saved.model))
+        backbone.load_state_dict(_backbone_state(saved.shipped))
     return Windowed(backbone, config.model.window).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -183,7 +183,7 @@ def load_backbone_from(path: Path, task: nn.Module) -> str:
         origin = str(path)
     else:
         saved = find_checkpoint(path)
-        state, origin = saved.model, str(saved.path)
+        state, origin = saved.shipped, str(saved.path)
     backbone: Any = task.backbone
     try:
         backbone.load_state_dict(_backbone_state(state))
