@@ -16,14 +16,14 @@ ENTRIES = ("train", "evaluate", "export", "verify")
 
 # Floors of the house, ground first. A module imports from its own floor or a lower one.
 FLOORS = [
-    {"section", "plan_settings", "dist", "durable", "spelling", "log"},
+    {"section", "plan_settings", "dist", "durable", "spelling", "log", "timing", "collapse"},
     {"data"},
     {"config"},  # lists what data can do: operators bring their own settings
     {"models", "heads", "losses", "metrics", "mining", "optim", "card", "detection"},
     {"conversion"},
     {"tasks"},
     {"command", "hardware", "checkpoint", "predictor", "foreign", "evaluation", "evaluators", "assessment"}
-    | {"deployment", "run", "run_folder", "trainer"},
+    | {"deployment", "run", "run_folder", "run_picture", "trainer"},
     set(ENTRIES),
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
