@@ -30,8 +30,13 @@ GROUPS = {  # panel -> the words, between underscores, that send a term there; t
     "Accuracy and cosine": ("acc", "accuracy", "cosine"),
     "Norm of the gradient": ("grad",),
 }
-_STEP = ("data", "forward", "mining", "backward", "optimizer")
-PARTS = dict(zip(_STEP, (COLOURS[i] for i in (1, 4, 5, 0, 3)), strict=True))
+PARTS: dict[str, str] = {
+    "data": COLOURS[1],
+    "forward": COLOURS[4],
+    "mining": COLOURS[5],
+    "backward": COLOURS[0],
+    "optimizer": COLOURS[3],
+}
 """In the order of a step, each with its colour."""
 SHOWN = ("acc", "auc", "tar_1e-2", "tar_1e-3", "loss")  # of an evaluation; the others are in metrics.jsonl
 RATIO = 20.0  # between the highest and the lower quartile of a curve, above which its axis is logarithmic
@@ -60,7 +65,8 @@ def draw_run(folder: Path) -> Path:
     """Draw what a run's folder tells so far into its training.png; return the path.
 
     Panels only for what exists. At most 2,000 points a curve, means of intervals where there are more steps; faint
-    what was measured, strong its running mean over a fiftieth of the run.
+    what was measured, strong its running mean over a fiftieth of the run. Takes 1 s and 7 s more per million steps of
+    ten terms, 180 MB at most (2 cores of an AMD EPYC virtual machine, 2026-11-24).
     """
     history = read_history(folder)
     panels = [_loss_panel(history)] if "loss" in history.terms else []
@@ -213,6 +219,7 @@ def _evaluation_panel(history: History, title: str, keys: list[str]) -> Panel:
                 color=line_style(i)["color"],
                 markeredgecolor="white",
                 zorder=5,
+                clip_on=False,
                 **look,
             )
         _finish(axes, history, title, legend=True)

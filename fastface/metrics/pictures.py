@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -59,7 +60,7 @@ def _roc(axes: Axes, traced: Mapping[str, Curve]) -> None:
         label = f"{name}  AUC {area(points):.4f}"
         for part, dashes in ((slice(first + 1), ":"), (slice(first, None), "-")):
             x, y = np.maximum(fmr[part], floor / 10), tar[part]
-            style = line_style(i) | {"linestyle": dashes}
+            style: dict[str, Any] = line_style(i) | {"linestyle": dashes}
             axes.step(x, y, where="post", **style, label=label if dashes == "-" else None)
     chance = np.geomspace(floor, 1, 200)
     axes.plot(chance, chance, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.5, label="chance")
