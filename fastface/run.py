@@ -24,8 +24,8 @@ from fastface.data.loader import Loader
 from fastface.data.mixed_index import MixedIndex
 from fastface.data.plan import Plan
 from fastface.data.shard_cache import CacheOptions
-from fastface.hardware import decode_threads_of, decoder_of, start_processes
 from fastface.ema import WeightAverage
+from fastface.hardware import decode_threads_of, decoder_of, start_processes
 from fastface.optim import LateStart, Schedule, build_optimizer, build_schedule, parameter_groups
 from fastface.predictor import load_backbone_from
 from fastface.resharding import restore_model, restore_optimizer

@@ -1,4 +1,4 @@
-"""Micro-batches -> one optimizer step: what is computed, averaged, clipped and refused between two states of the weights."""
+"""Micro-batches -> one optimizer step: gradients computed, averaged over processes, clipped, refused, applied."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Embeddings and labels -> margin softmax loss, with one learned centre per class, the classes spread over processes."""
+"""Embeddings and labels -> margin softmax loss, with learned centres of classes that are spread over processes."""
 
 from typing import NamedTuple
 
@@ -9,8 +9,8 @@ from torch import Tensor
 from fastface import dist
 from fastface.collect import gather, gather_parts, largest, log_sum_exp_parts, sum_parts
 from fastface.heads.class_rows import ClassRows
-from fastface.losses.margins import Margin
 from fastface.losses.class_softmax import Rules, compare, target_cosine
+from fastface.losses.margins import Margin
 
 EXACT_FROM = 40.0
 """log(1 + exp(z)) is taken as z from here on: exp(-40) is below a float64's precision."""

@@ -182,6 +182,7 @@ def _logits(cosine: Tensor, rules: Rules, harder_than: Tensor | None, t: Tensor 
     if rules.filter_above is not None:
         cosine.masked_fill_(cosine > rules.filter_above, -torch.inf)
     if harder_than is not None:
+        assert t is not None
         hard = cosine > harder_than[:, None]
         cosine.mul_(torch.where(hard, t + cosine, torch.ones_like(cosine)))
     return cosine.mul_(_scale(rules))

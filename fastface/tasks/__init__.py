@@ -19,9 +19,7 @@ def network_size(data: DataConfig, model: ModelConfig) -> tuple[int, int]:
     return x1 - x0, y1 - y0
 
 
-def build_task(
-    task: TaskSettings, model: ModelConfig, data: DataConfig, *, num_classes: int, seed: int
-) -> Task:
+def build_task(task: TaskSettings, model: ModelConfig, data: DataConfig, *, num_classes: int, seed: int) -> Task:
     """Build the network and what it learns by, for `num_classes` identities."""
     if set(data.scales) - {data.size}:
         raise ValueError(

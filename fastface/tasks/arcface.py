@@ -3,9 +3,10 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastface.heads.margin_head import MarginHead
+from fastface.models import Backbone
 from fastface.tasks.base import Output, StepInfo, Targets, Task
 
 
@@ -21,7 +22,7 @@ class ArcFace(Task):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         head: MarginHead,
         window: tuple[int, int, int, int] | None = None,
         *,

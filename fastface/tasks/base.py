@@ -12,6 +12,7 @@ from fastface.data.batch import Batch
 from fastface.data.index import Index
 from fastface.data.plan import Plan
 from fastface.data.plans import build_plan
+from fastface.models import Backbone
 
 Targets = dict[str, Tensor]
 """What embeddings are compared with, row by row: labels [B], and what else a task needs."""
@@ -45,12 +46,15 @@ class Task(nn.Module):
     a fastface.heads.ClassRows, of which every process has its own.
     """
 
-    backbone: nn.Module
+    backbone: Backbone
     """What ships: [B, 3, H, W] -> [B, embedding_size]."""
     across_batch = False
     """True where the loss compares images with each other: then it sees the embeddings of the whole step at once."""
 
-    def __init__(self, backbone: nn.Module, window: tuple[int, int, int, int] | None = None) -> None:
+    collapsed_loss: float | None = None
+    """The loss where all embeddings are one, if that says something."""
+
+    def __init__(self, backbone: Backbone, window: tuple[int, int, int, int] | None = None) -> None:
         super().__init__()
         self.backbone = backbone
         self.window = window
@@ -88,7 +92,10 @@ class Task(nn.Module):
 class Windowed(nn.Module):
     """A backbone that sees a fixed window of its input, so that a 112x96 network takes 112x112 images."""
 
-    def __init__(self, backbone: nn.Module, window: tuple[int, int, int, int] | None) -> None:
+    collapsed_loss: float | None = None
+    """The loss where all embeddings are one, if that says something."""
+
+    def __init__(self, backbone: Backbone, window: tuple[int, int, int, int] | None) -> None:
         super().__init__()
         self.backbone = backbone
         self.window = window
