@@ -36,7 +36,7 @@ class Collapse:
         return (
             f"WARNING: the embeddings have collapsed: since step {first} (looked at up to step {last}) all images of a "
             f"batch have nearly the same one (mean cosine {cosine:.3f}{at}), and nobody is told apart. Training goes "
-            "on, but does not come out of this by itself. Usual causes: optim.lr is too high (Adam: 1e-4 to 3e-4; 0.1 "
+            "on, but seldom comes out of this by itself. Usual causes: optim.lr is too high (Adam: 1e-4 to 3e-4; 0.1 "
             "is for SGD); the hardest negatives came too early (begin with semi-hard ones, or with a network trained "
             "as a classifier); identities whose images are not of one person. Change one, and start anew or from a "
             "checkpoint before that step"

@@ -66,7 +66,7 @@ def draw_run(folder: Path) -> Path:
 
     Panels only for what exists. At most 2,000 points a curve, means of intervals where there are more steps; faint
     what was measured, strong its running mean over a fiftieth of the run. Takes 1 s and 7 s more per million steps of
-    ten terms, 180 MB at most (2 cores of an AMD EPYC virtual machine, 2026-11-24).
+    ten columns, and 180 MB for the first million (2 cores of an AMD EPYC virtual machine, 2026-11-24).
     """
     history = read_history(folder)
     panels = [_loss_panel(history)] if "loss" in history.terms else []
