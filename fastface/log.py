@@ -76,6 +76,11 @@ class Log:
             if sys.stderr.isatty():
                 self._bar = tqdm(total=total_steps, initial=start_step, unit="step", dynamic_ncols=True)
 
+    @property
+    def done(self) -> int:
+        """Steps completed, those before a resume included."""
+        return self._last
+
     def say(self, text: str) -> None:
         """Print a line once, and keep it in log.txt."""
         if dist.is_main():

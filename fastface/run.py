@@ -26,11 +26,10 @@ from fastface.data.plan import Plan
 from fastface.data.shard_cache import CacheOptions
 from fastface.ema import WeightAverage
 from fastface.hardware import decode_threads_of, decoder_of, start_processes
-from fastface.optim import LateStart, Schedule, build_optimizer, build_schedule, parameter_groups
-from fastface.predictor import load_backbone_from
-from fastface.resharding import restore_model, restore_optimizer
+from fastface.models import describe
+from fastface.optim import LateStart, Schedule, build_schedule
+from fastface.restored import restored_average, restored_optimizer, restored_task
 from fastface.run_folder import check_plan, check_resumable, differences, find_resumable, hold, new_folder, settle
-from fastface.tasks import build_task
 from fastface.tasks.base import Task
 
 
@@ -42,6 +41,8 @@ class Run:
     folder: Path
     accelerator: Accelerator
     task: Task
+    about: str
+    """The network's name and cost."""
     network: nn.Module
     """The task's backbone as the loop calls it: wrapped for several processes and mixed precision."""
     optimizer: Any
@@ -95,6 +96,7 @@ def build_run(command: Command) -> Run:
         notes += check_resumable(config, saved.state, index.dataset_id)
     micro = micro_batch_of(config, saved)
     task, loaded = restored_task(config, index, saved, notes)
+    about = describe(task.backbone)
     task.to(accelerator.device)
     if config.train.channels_last:
         task.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -149,6 +151,7 @@ def build_run(command: Command) -> Run:
         folder=folder,
         accelerator=accelerator,
         task=task,
+        about=about,
         network=network,
         optimizer=optimizer,
         schedule=schedule_of(config, total, plan.steps_per_epoch),
@@ -172,60 +175,6 @@ def wrapped(backbone: nn.Module, accelerator: Accelerator) -> nn.Module:
     """Wrap a network for several processes and mixed precision; one that learns nothing needs no other process."""
     learns = any(p.requires_grad for p in backbone.parameters())
     return accelerator.prepare_model(backbone, device_placement=False, evaluation_mode=not learns)
-
-
-def restored_task(
-    config: RunConfig, index: Index, saved: checkpoint.Checkpoint | None, notes: list[str]
-) -> tuple[Task, list[str]]:
-    """Build the task as a new run starts, or as a checkpoint left it; name the tensors that weights had filled."""
-    torch.manual_seed(config.seed)
-    task = build_task(config.task, config.model, config.data, num_classes=index.num_classes, seed=config.seed)
-    if config.train.precision == "fp64":
-        task.double()  # before loading, which would round to float32
-    if saved is not None:
-        restore_model(task, saved.model)
-        return task, list(saved.state.get("loaded", []))
-    loaded = set()
-    if config.model.weights is not None:
-        notes.append(load_backbone_from(config.model.weights, task))
-        loaded = {f"backbone.{name}" for name in task.backbone.state_dict()}
-    elif config.model.pretrained:
-        neck = task.backbone.neck_modules
-        loaded = {f"backbone.{name}" for name in task.backbone.state_dict() if name.split(".")[0] not in neck}
-    if config.optim.backbone_lr_scale != 1 and not loaded:
-        raise ValueError(
-            "optim.backbone_lr_scale slows down what was loaded, and nothing was loaded: set model.weights or "
-            "model.pretrained, or leave it at 1"
-        )
-    return task, sorted(loaded)
-
-
-def restored_optimizer(
-    config: RunConfig, task: Task, device: torch.device, saved: checkpoint.Checkpoint | None, loaded: list[str]
-) -> torch.optim.Optimizer:
-    o = config.optim
-    scales = dict.fromkeys(loaded, o.backbone_lr_scale)
-    groups = parameter_groups(task, o.weight_decay, decay_norms=o.decay_norms, lr_scales=scales)
-    fused = device.type == "cuda"
-    optimizer = build_optimizer(
-        o.name, groups, lr=o.lr, momentum=o.momentum, betas=o.betas, fused=fused, nesterov=o.nesterov
-    )
-    if saved is not None:
-        restore_optimizer(optimizer, task, saved.optimizer)
-    return optimizer
-
-
-def restored_average(
-    config: RunConfig, task: Task, saved: checkpoint.Checkpoint | None, notes: list[str]
-) -> WeightAverage | None:
-    if config.optim.ema_decay is None:
-        return None
-    average = WeightAverage(task.deploy(), config.optim.ema_decay)
-    if saved is not None and saved.average:
-        average.load_state_dict(saved.average)
-    elif saved is not None:
-        notes.append("the checkpoint has no average of the weights: it starts from the weights there")
-    return average
 
 
 def build_loader(config: RunConfig, index: Index, plan: Plan, micro: int, device: torch.device) -> Loader:

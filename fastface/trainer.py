@@ -11,7 +11,6 @@ from fastface.durable import append_csv
 from fastface.evaluators import Evaluators
 from fastface.log import Log
 from fastface.metrics.verification import metric_direction
-from fastface.models import describe
 from fastface.resharding import whole_model, whole_optimizer
 from fastface.run import Run
 from fastface.run_picture import try_draw
@@ -50,7 +49,7 @@ def train(run: Run) -> int:
         raise FloatingPointError(f"{error}{dump_images(run, error.step)}") from None
     finally:
         report_damage(run, log)
-        if dist.is_main():
+        if dist.is_main() and log.done:
             try_draw(run.folder, log.say)
         run.loader.close()
         log.close()
@@ -201,6 +200,6 @@ def introduce(run: Run, log: Log) -> None:
     log.say(
         f"{run.folder}: {dist.world()} process(es) x {run.accumulation} x {run.state['micro_batch']} images, "
         f"{run.accelerator.device}, {torch.get_num_threads()} threads, decoder {run.state['decoder']}; "
-        f"{describe(run.task.backbone)}; task {config.task.name}, {head / 1e6:.2f} M parameters that do not ship, "
+        f"{run.about}; task {config.task.name}, {head / 1e6:.2f} M parameters that do not ship, "
         f"{run.state['num_classes']} identities; steps {run.start_step} to {run.total_steps}"
     )

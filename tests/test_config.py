@@ -27,7 +27,7 @@ def write(path: Path, text: str) -> Path:
         ("optim: {lr: fast}", "optim.lr: input should be a valid number, got 'fast'"),
         ("seed: 1.5", "seed: input should be a valid integer"),
         ("train: {compile: 1}", "train.compile: input should be a valid boolean"),
-        ("task: {name: arcfase}", "task.name: input should be 'arcface'"),
+        ("task: {name: arcfase}", "task.name: no 'arcfase'"),
         ("train: {epochs: 2, epochs: 3}", "key 'epochs' stands twice"),
         ("train: {batch_size: 100, micro_batch: 33}", "batch_size 100 is not a multiple of micro_batch 33"),
         ("optim: {schedule: multistep}", "needs at least one"),

@@ -23,7 +23,7 @@ FLOORS = [
     {"heads", "optim"},
     {"conversion"},
     {"tasks"},
-    {"command", "hardware", "checkpoint", "resharding", "predictor", "foreign", "evaluation", "evaluators"}
+    {"command", "hardware", "checkpoint", "resharding", "restored", "predictor", "foreign", "evaluation", "evaluators"}
     | {"assessment", "deployment", "advice", "advice_facts", "run", "run_folder", "run_picture", "step", "trainer"},
     set(ENTRIES),
 ]

@@ -130,7 +130,7 @@ class _Compare(torch.autograd.Function):
             d = d_cosine if best is None else _to_sub_centres(d_cosine, best, rules.sub_centres)
             d = d.to(ctx.product)  # [N, c * K]
             part = slice(first * rules.sub_centres, last * rules.sub_centres)
-            weighted = rows if lengths is None else rows * (1 / lengths)[:, None].to(rows.dtype)
+            weighted = (rows if lengths is None else rows / lengths[:, None]).to(ctx.product)
             d_embedding += (d @ weighted).to(embedding.dtype)
             d_centres[part] = _through_length((d.T @ x).to(centres.dtype), centres[part], lengths)
         _add_target(d_embedding, d_centres, on_target, embedding, centres, own, target, chosen, rules)
