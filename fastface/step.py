@@ -13,7 +13,7 @@ from fastface.heads.class_rows import ClassRows
 from fastface.optim import set_learning_rate
 from fastface.run import Run
 from fastface.tasks.base import Output, StepInfo, Targets
-from fastface.timing import Stopwatch
+from fastface.timing import Watch
 
 
 class StepResult(NamedTuple):
@@ -23,7 +23,7 @@ class StepResult(NamedTuple):
     """Length of the whole gradient before clipping, over all processes' rows."""
 
 
-def train_step(run: Run, batches: Iterator[Batch], step: int, guard: "FiniteGuard", watch: Stopwatch) -> StepResult:
+def train_step(run: Run, batches: Iterator[Batch], step: int, guard: "FiniteGuard", watch: Watch) -> StepResult:
     """Take one optimizer step over this process's micro-batches of the step."""
     run.start_part(step)
     set_learning_rate(run.optimizer.param_groups, run.schedule(step))
@@ -43,7 +43,7 @@ def train_step(run: Run, batches: Iterator[Batch], step: int, guard: "FiniteGuar
     return StepResult(sums, norm)
 
 
-def _learn_each(run: Run, batches: Iterator[Batch], step: int, watch: Stopwatch) -> dict[str, Tensor]:
+def _learn_each(run: Run, batches: Iterator[Batch], step: int, watch: Watch) -> dict[str, Tensor]:
     """Backpropagate micro-batch by micro-batch; the loss is the mean of theirs."""
     sums: dict[str, Tensor] = {}
     for micro in range(run.accumulation):
@@ -62,7 +62,7 @@ def _learn_each(run: Run, batches: Iterator[Batch], step: int, watch: Stopwatch)
     return sums
 
 
-def _compare_all(run: Run, batches: Iterator[Batch], step: int, watch: Stopwatch) -> dict[str, Tensor]:
+def _compare_all(run: Run, batches: Iterator[Batch], step: int, watch: Watch) -> dict[str, Tensor]:
     """Backpropagate a loss that compares all images of the step, micro-batch by micro-batch.
 
     Embeddings are first computed without a graph, the loss and its gradient by all of them follow, and every
