@@ -71,6 +71,21 @@ def test_a_bad_file_is_refused_with_path_and_remedy(tmp_path: Path, text: str, e
     assert "a.yaml" in str(caught.value)
 
 
+def test_a_section_with_another_name_starts_anew(tmp_path: Path) -> None:
+    below = write(
+        tmp_path / "a.yaml", "task: {name: arcface, s: 24.0, margin: {name: magface, l_norm: 5.0}}\noptim: {lr: 0.3}"
+    )
+    above = write(tmp_path / "b.yaml", "task: {name: triplet, margin: 0.3}\noptim: {name: adam}\n")
+    config = load_config(below, above)
+    assert (config.task.name, config.task.margin) == ("triplet", 0.3)
+    assert (config.optim.name, config.optim.lr) == ("adam", 0.3)
+    other = write(tmp_path / "c.yaml", "task: {margin: {name: adaface, h: 0.2}}")
+    margin = load_config(below, other).task.margin
+    assert (load_config(below, other).task.s, margin.name, margin.h) == (24.0, "adaface", 0.2)
+    same = write(tmp_path / "d.yaml", "task: {margin: {u_norm: 50.0}}")
+    assert (load_config(below, same).task.margin.l_norm, load_config(below, same).task.margin.u_norm) == (5.0, 50.0)
+
+
 def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
     write(tmp_path / "demo.yaml", "")
     with pytest.raises(FileNotFoundError, match=r"perhaps you meant 'demo\.yaml'"):
