@@ -85,12 +85,13 @@ def _compare_all(run: Run, batches: Iterator[Batch], step: int, watch: Watch) ->
     with watch("backward"):
         run.accelerator.backward(out.loss)
     assert leaf.grad is not None
-    for micro, (batch, gradient) in enumerate(zip(kept, leaf.grad.split(len(kept[0].images)), strict=True)):
-        with _synchronised(run, micro == run.accumulation - 1):
-            with watch("forward"):
-                embedding = _embed(run, batch)
-            with watch("backward"):
-                torch.autograd.backward(embedding, gradient)
+    if any(p.requires_grad for p in run.task.backbone.parameters()):  # else all of it was loaded and is kept as it is
+        for batch, gradient in zip(kept, leaf.grad.split(run.state["micro_batch"]), strict=True):
+            with _synchronised(run, batch.micro == run.accumulation - 1):
+                with watch("forward"):
+                    embedding = _embed(run, batch)
+                with watch("backward"):
+                    torch.autograd.backward(embedding, gradient)
     return {"loss": out.loss.detach(), **{key: value.detach() for key, value in out.terms.items()}}
 
 
