@@ -136,7 +136,7 @@ def finish_gradients(run: Run) -> Tensor:
     parameters = [p for group in run.optimizer.param_groups for p in group["params"] if p.grad is not None]
     rows = {id(m.learning) for m in run.task.modules() if isinstance(m, ClassRows)}
     backbone = {id(p) for p in run.task.backbone.parameters()}
-    dist.average_gradients([p for p in parameters if id(p) not in rows | backbone])
+    dist.average([p.grad for p in parameters if id(p) not in rows | backbone and p.grad is not None])
     shared = [p.grad for p in parameters if id(p) not in rows and p.grad is not None]
     own = [p.grad for p in parameters if id(p) in rows and p.grad is not None]
     if run.accelerator.scaler is not None:
