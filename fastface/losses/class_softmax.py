@@ -7,8 +7,8 @@ Gimelshein, arXiv 1805.02867); the backward pass goes through the same chunks wi
 The exponentials are kept for it where they fit: three matrix products then, and four otherwise.
 
 Peak memory beside the centres [C * K, D], their gradient and the optimizer's moments, in bytes: at most
-kept + 4 * CHUNK_BYTES + 12 * N * D * item, where kept = N * C * (item, and 8 more with sub-centres) if that is at most
-`memory_bytes`, and 0 otherwise. So it is bounded whatever C is.
+kept + 8 * CHUNK_BYTES + 12 * N * D * item, where kept = N * C * (item, and 8 more with sub-centres) if that is at most
+`memory_bytes`, and 0 otherwise: bounded whatever C is. Four buffers are in use at once; a CPU's allocator leaves gaps.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ class Rules(NamedTuple):
     """What may be kept from the forward to the backward pass instead of being computed again."""
 
 
-CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 128 << 20}
+CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 64 << 20}
 """Size of the buffers in which chunks are computed. On a CPU the allocator hands out small ones again and again, and
 fresh memory for large ones each time, whose first touch costs as much as the arithmetic; a GPU wants few launches."""
 TINY = 1e-12
@@ -114,8 +114,9 @@ class _Compare(torch.autograd.Function):
         target, chosen = _target(embedding, centres, own, rules)
         ctx.save_for_backward(embedding, centres, own, lse, target, chosen, harder_than, t, *kept)
         ctx.rules, ctx.product = rules, product
+        top /= rules.scale
         ctx.mark_non_differentiable(top)
-        return lse, top / rules.scale, target
+        return lse, top, target
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
