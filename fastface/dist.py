@@ -115,7 +115,7 @@ def whole_rows(rows: Tensor) -> Tensor:
         return rows.detach()
     counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world())]
     td.all_gather(counts, torch.tensor([len(rows)], dtype=torch.int64, device=rows.device))
-    piece = max(SENT_BYTES // max(rows[:1].numel() * rows.element_size(), 1), 1)
+    piece = max(SENT_BYTES // max(rows.shape[1:].numel() * rows.element_size(), 1), 1)
     if not is_main():
         for start in range(0, len(rows), piece):
             td.send(rows[start : start + piece].contiguous(), 0)
@@ -126,7 +126,7 @@ def whole_rows(rows: Tensor) -> Tensor:
     first = lengths[0]
     for source in range(1, world()):
         for start in range(0, lengths[source], piece):
-            part = torch.empty_like(rows[:1]).expand(min(piece, lengths[source] - start), *rows.shape[1:]).contiguous()
+            part = rows.new_empty((min(piece, lengths[source] - start), *rows.shape[1:]))
             td.recv(part, source)
             out[first + start : first + start + len(part)] = part
         first += lengths[source]
