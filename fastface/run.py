@@ -124,6 +124,7 @@ def build_run(command: Command) -> Run:
         "plan": plan.describe(),
         "micro_batch": micro,
         "loaded": loaded,
+        "teacher": task.distillation.teacher.sha256 if task.distillation is not None else None,
         "threads": torch.get_num_threads(),
         "decoder": decoder_of(config, accelerator.device),
         "world": dist.world(),

@@ -53,7 +53,7 @@ def _learn_each(run: Run, batches: Iterator[Batch], step: int, watch: Watch) -> 
             with watch("forward"):
                 embedding = _embed(run, batch)
             with watch("loss"), run.accelerator.autocast():
-                out: Output = run.task.loss(embedding, run.task.targets(batch))
+                out: Output = run.task.objective(embedding, run.task.targets(batch))
             with watch("backward"):
                 run.accelerator.backward(out.loss / run.accumulation)
         for key, value in {"loss": out.loss, **out.terms}.items():
@@ -78,10 +78,11 @@ def _compare_all(run: Run, batches: Iterator[Batch], step: int, watch: Watch) ->
             kept.append(batch._replace(images=batch.images.clone()))  # the loader uses its memory again
         with watch("forward"), torch.no_grad(), statistics_kept(run.task.backbone):
             embeddings.append(_embed(run, kept[-1]))
-            targets.append(run.task.targets(kept[-1]))
+            with run.accelerator.autocast():
+                targets.append(run.task.targets(kept[-1]))
     leaf = torch.cat(embeddings).requires_grad_()
     with watch("loss"), run.accelerator.autocast():
-        out = run.task.loss(leaf, {key: torch.cat([t[key] for t in targets]) for key in targets[0]})
+        out = run.task.objective(leaf, {key: torch.cat([t[key] for t in targets]) for key in targets[0]})
     with watch("backward"):
         run.accelerator.backward(out.loss)
     assert leaf.grad is not None
