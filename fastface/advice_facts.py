@@ -158,6 +158,9 @@ class Facts:
     @property
     def views(self) -> float:
         """How often a per-identity plan shows an image in the whole run, on average."""
+        steps = getattr(self.data.plan, "steps_per_epoch", None)
+        if steps is not None:
+            return self.epochs * steps * self.batch / self.num_images
         return self.epochs * getattr(self.data.plan, "images", math.inf) / self.per_identity
 
     @cached_property

@@ -101,6 +101,15 @@ def test_files_merge_left_to_right_then_overrides(tmp_path: Path) -> None:
     assert config.eval.sets["a"].bin == Path("a.bin")
 
 
+def test_null_takes_an_evaluation_set_away(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.yaml", "eval: {sets: {a: {bin: a.bin}, b: {bin: b.bin}}, best_metric: b/acc}")
+    second = write(tmp_path / "b.yaml", "eval: {sets: {a: null, never: null}}")
+    assert list(load_config(first, second).eval.sets) == ["b"]
+    assert load_config(second).eval.sets == {}
+    with pytest.raises(ValueError, match=r"best_metric 'b/acc' names no set of eval\.sets \(none\)"):
+        load_config(first, second, write(tmp_path / "c.yaml", "eval: {sets: {b: null}}"))
+
+
 def test_augmentation_is_a_preset_or_a_list(tmp_path: Path) -> None:
     file = write(tmp_path / "a.yaml", "data: {augment: liveness}")
     assert load_config(file).data.augment == "liveness"
