@@ -90,7 +90,10 @@ GIVEN: dict[str, list[tuple[dict[str, Any], str]]] = {
     "frozen_throughout": [({"optim": {"freeze_epochs": 20.0}}, "freeze_epochs 20 of 20")],
     "few_views": [
         ({"data": PK, "train": {"epochs": 10.0}}, "show an image 0.59 times"),
-        ({"data": {"plan": PK["plan"] | {"steps_per_epoch": 10}}, "train": {"epochs": 9.0}}, "show an image 0.016 times"),
+        (
+            {"data": {"plan": PK["plan"] | {"steps_per_epoch": 10}}, "train": {"epochs": 9.0}},
+            "show an image 0.016 times",
+        ),
     ],
     "left_out": [
         ({"around": {"num_images": 2040, "num_classes": 100}, "task": margin(s=24.0, m=0.2)}, "1,016 of 2,040")

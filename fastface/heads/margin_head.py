@@ -10,7 +10,7 @@ from fastface import dist
 from fastface.collect import gather, gather_parts, largest, log_sum_exp_parts, sum_parts
 from fastface.heads.class_rows import ClassRows
 from fastface.losses.class_softmax import Rules, compare, target_cosine
-from fastface.losses.compared import mean_of_hardest
+from fastface.losses.compared import check_keep_hardest, mean_of_hardest
 from fastface.losses.margins import Margin
 
 EXACT_FROM = 40.0
@@ -62,6 +62,7 @@ class MarginHead(ClassRows):
             raise ValueError(f"s is {s}; the scale of the cosines must be above 0, 64 is usual")
         if filter_above is not None and not 0.0 < filter_above < 1.0:
             raise ValueError(f"filter_above is {filter_above}; a cosine in (0, 1) is meant, 0.4 is usual")
+        check_keep_hardest(keep_hardest)
         self.margin = margin
         self.keep_hardest = keep_hardest
         self.micro_batch: int | None = None  # samples among which the hardest are kept; None: those of a process
