@@ -51,7 +51,6 @@ class Task(nn.Module):
     """What ships: [B, 3, H, W] -> [B, embedding_size]."""
     across_batch = False
     """True where the loss compares images with each other: then it sees the embeddings of the whole step at once."""
-
     collapsed_loss: float | None = None
     """The loss where all embeddings are one, if that says something."""
 
@@ -106,9 +105,6 @@ class Task(nn.Module):
 
 class Windowed(nn.Module):
     """A backbone that sees a fixed window of its input, so that a 112x96 network takes 112x112 images."""
-
-    collapsed_loss: float | None = None
-    """The loss where all embeddings are one, if that says something."""
 
     def __init__(self, backbone: Backbone, window: tuple[int, int, int, int] | None) -> None:
         super().__init__()
