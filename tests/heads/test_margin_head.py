@@ -309,7 +309,7 @@ def test_processes_learn_what_one_process_learns(case: str, world: int) -> None:
     assert several.losses.shape == (world, 20)
     assert (several.losses == several.losses[0]).all()
     np.testing.assert_allclose(several.losses[0], alone.losses[0], rtol=1e-12 if exact else 1e-6)
-    assert several.chosen == alone.chosen
+    np.testing.assert_array_equal(several.chosen, alone.chosen)
     for found, expected, tolerance in [
         (several.gradients, alone.gradients, 1e-12 if exact else 1e-5),
         (several.model, alone.model, 1e-11 if exact else 1e-4),
