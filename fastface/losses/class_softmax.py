@@ -7,7 +7,7 @@ Gimelshein, arXiv 1805.02867); the backward pass goes through the same chunks wi
 The exponentials are kept for it where they fit: three matrix products then, and four otherwise.
 
 Peak memory beside the centres [C * K, D], their gradient and the optimizer's moments, in bytes: at most
-kept + 8 * CHUNK_BYTES + 12 * N * D * item, where kept = N * C * (item, and 8 more with sub-centres) if that is at most
+kept + 12 * CHUNK_BYTES + 12 * N * D * item, where kept = N * C * (item, and 8 more with sub-centres) if that is at most
 `memory_bytes`, and 0 otherwise: bounded whatever C is. Four buffers are in use at once; a CPU's allocator leaves gaps.
 """
 

@@ -173,7 +173,7 @@ print((peak() - before) * 1024)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     exponentials = samples * classes * 4 if keep else 0
-    formula = exponentials + 8 * class_softmax.CHUNK_BYTES["cpu"] + 12 * samples * size * 4
+    formula = exponentials + 12 * class_softmax.CHUNK_BYTES["cpu"] + 12 * samples * size * 4
     grown = int(done.stdout) - 2 * classes * size * 4  # less the centres and their gradient
     assert grown < formula
     assert grown > exponentials
