@@ -176,10 +176,9 @@ def build(way: str, classes: int, rate: float) -> Callable[[int, Tensor, Tensor]
 
 def print_table(rows: list[dict[str, Any]]) -> None:
     """Print the rows as a Markdown table; ratios are to fastface with the same classes."""
-    print("| head | step, s | lowest to highest | processor, s | of fastface ", end="")
-    print(
-        "| weights, gradient, momentum, MB | memory above, MB | of fastface | formula, MB |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|"
-    )
+    columns = ["head", "step, s", "lowest to highest", "processor, s", "of fastface"]
+    columns += ["weights, gradient, momentum, MB", "memory above, MB", "of fastface", "formula, MB"]
+    print(f"| {' | '.join(columns)} |\n|---|{'---:|' * 8}")
     for row in rows:
         base = next(other for other in rows if other["name"].split(" classes")[0] == row["name"].split(" classes")[0])
         time_of, memory_of = (row[key] / base[key] for key in ("processor_s", "peak_above_mb"))
