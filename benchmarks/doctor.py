@@ -35,7 +35,8 @@ from fastface.data.shards import ShardReader  # noqa: E402
 from fastface.hardware import decode_threads_of  # noqa: E402
 from fastface.models.gmacs import count_gmacs  # noqa: E402
 from fastface.run import Run, build_run  # noqa: E402
-from fastface.trainer import FiniteGuard, train_step  # noqa: E402
+from fastface.step import FiniteGuard, train_step  # noqa: E402
+from fastface.timing import silent  # noqa: E402
 
 ROUNDS = 3  # each rate is measured so often, in turn with the others; the median counts
 
@@ -109,7 +110,7 @@ class Doctor:
         repeated = self.repeated()
         for _ in range(2):  # memory is allocated and kernels are chosen in the first, or compiled
             start = time.perf_counter()
-            train_step(run, repeated, self.step, self.guard)
+            train_step(run, repeated, self.step, self.guard, silent)
             self.step += 1
             wait(self.device)
         slow = time.perf_counter() - start > self.seconds / (4 * ROUNDS)
@@ -168,7 +169,7 @@ class Doctor:
 
     def end_to_end(self, seconds: float) -> Taken:
         batches = self.run.loader.batches(start=self.step)
-        train_step(self.run, batches, self.step, self.guard)  # the loader's threads are starting
+        train_step(self.run, batches, self.step, self.guard, silent)  # the loader's threads are starting
         self.step += 1
         taken = self.train(batches, seconds)
         batches.close()  # type: ignore[attr-defined]
@@ -179,7 +180,7 @@ class Doctor:
         wait(self.device)
         waited, start = run.loader.timings.wait_s, time.perf_counter()
         while elapsed < seconds:
-            train_step(run, batches, self.step, self.guard)
+            train_step(run, batches, self.step, self.guard, silent)
             self.step, steps = self.step + 1, steps + 1
             elapsed = time.perf_counter() - start
         wait(self.device)  # a GPU is behind; what is queued must not be counted as done
@@ -189,7 +190,7 @@ class Doctor:
 
     def flops(self) -> float:
         """Count the FLOP of forward and backward for one image: 3 products for each of the forward's, 2 FLOP each."""
-        network = self.run.task.deploy()  # type: ignore[operator]
+        network = self.run.task.deploy()
         gmacs = count_gmacs(copy.deepcopy(network).float().to("meta"), self.run.config.data.size)
         shipped = {id(p) for p in network.parameters()}
         head = sum(p.numel() for p in self.run.task.parameters() if p.ndim == 2 and id(p) not in shipped)

@@ -119,8 +119,8 @@ ADVICE = (
     Advice(
         "few_views",
         lambda f: f.views < 1,
-        "data.plan {f.plan} shows every identity once an epoch, not every image: {f.epochs:g} epochs show an image "
-        "{f.views:.2g} times on average; raise train.epochs",
+        "an epoch of data.plan {f.plan} is not every image: {f.epochs:g} epochs show an image {f.views:.2g} times on "
+        "average; raise train.epochs",
     ),
     Advice(
         "left_out",

@@ -32,8 +32,6 @@ class Loss(NamedTuple):
 
 def _loss_of(task: Any) -> Loss:
     if task.name == "arcface":
-        if isinstance(task.margin, str):  # while the margin is not yet a section of its own
-            return Loss(task.margin, task.m, task.s)
         margin = task.margin
         m = next((getattr(margin, key) for key in ("m", "m2", "l_margin") if hasattr(margin, key)), 0.0)
         s = None if margin.name == "softmax" else task.s
@@ -115,7 +113,7 @@ class Facts:
 
     @property
     def loaded(self) -> bool:
-        return self.model.weights is not None or self.model.pretrained
+        return self.model.weights is not None or bool(self.model.pretrained)
 
     @property
     def first_drop(self) -> float:
@@ -160,6 +158,9 @@ class Facts:
     @property
     def views(self) -> float:
         """How often a per-identity plan shows an image in the whole run, on average."""
+        steps = getattr(self.data.plan, "steps_per_epoch", None)
+        if steps is not None:
+            return self.epochs * steps * self.batch / self.num_images
         return self.epochs * getattr(self.data.plan, "images", math.inf) / self.per_identity
 
     @cached_property

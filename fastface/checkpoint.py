@@ -6,14 +6,13 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastface.durable import fsync_file, fsync_folder, write_durably
 
@@ -25,9 +24,16 @@ class Checkpoint(NamedTuple):
     path: Path
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
+    average: dict[str, Tensor]
+    """Of the network's weights over the steps, which ships in their place; empty where none was kept."""
     state: dict[str, Any]
     skipped: list[str]
     """Newer folders that failed verification, with the reason."""
+
+    @property
+    def shipped(self) -> dict[str, Tensor]:
+        """The tensors of the network that is evaluated and exported."""
+        return self.average or self.model
 
 
 def step_folder(step: int) -> str:
@@ -41,10 +47,11 @@ def save(
     optimizer: Mapping[str, Tensor],
     state: Mapping[str, Any],
     *,
+    average: Mapping[str, Tensor] | None = None,
     keep: int,
-    protect: int | None = None,
+    protect: Collection[int] = (),
 ) -> Path:
-    """Write FOLDER/step-XXXXXXXX and then remove all but the `keep` newest (and the `protect`ed step).
+    """Write FOLDER/step-XXXXXXXX and then remove all but the `keep` newest (and the `protect`ed steps).
 
     The files are written under a temporary name, each fsynced, the manifest with their sizes and SHA-256 last;
     then the folder is renamed into place and its parent fsynced. Killed at any moment, this leaves every earlier
@@ -56,6 +63,8 @@ def save(
     final = folder / step_folder(step)
     temporary = folder / f".tmp-{step_folder(step)}-{os.getpid()}"
     tensors = {"model.safetensors": model, "optimizer.safetensors": optimizer}
+    if average is not None:
+        tensors["average.safetensors"] = average
     try:
         temporary.mkdir(parents=True, exist_ok=True)
         for name, content in tensors.items():
@@ -82,8 +91,10 @@ def save(
     return final
 
 
-def newest(folder: Path) -> Checkpoint:
+def newest(folder: Path, *, tensors: bool = True) -> Checkpoint:
     """Load the newest step folder whose manifest verifies; what is skipped is listed with its reason.
+
+    tensors: False leaves them in their files, for a reader that wants only some.
 
     Raises:
         FileNotFoundError: where no folder verifies, with the reasons.
@@ -91,15 +102,17 @@ def newest(folder: Path) -> Checkpoint:
     skipped: list[str] = []
     for path in sorted(_steps(folder), reverse=True):
         try:
-            return load(path)._replace(skipped=skipped)
+            return load(path, tensors=tensors)._replace(skipped=skipped)
         except ValueError as error:
             skipped.append(str(error))
     reasons = "".join(f"\n  {reason}" for reason in skipped)
     raise FileNotFoundError(f"no complete checkpoint in {folder}{':' if skipped else ''}{reasons}")
 
 
-def load(path: Path) -> Checkpoint:
+def load(path: Path, *, tensors: bool = True) -> Checkpoint:
     """Load one step folder after checking every file against its manifest.
+
+    tensors: see `newest`.
 
     Raises:
         ValueError: naming the file that is missing, of another size or of another hash.
@@ -108,8 +121,11 @@ def load(path: Path) -> Checkpoint:
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     if state.get("format", 0) > FORMAT:
         raise ValueError(f"{path} has checkpoint format {state['format']}; this fastface reads up to {FORMAT}: upgrade")
+    if not tensors:
+        return Checkpoint(path, {}, {}, {}, state, [])
     model, optimizer = load_file(path / "model.safetensors"), load_file(path / "optimizer.safetensors")
-    return Checkpoint(path, model, optimizer, state, [])
+    average = path / "average.safetensors"
+    return Checkpoint(path, model, optimizer, load_file(average) if average.is_file() else {}, state, [])
 
 
 def verify(path: Path) -> None:
@@ -138,34 +154,6 @@ def sweep(folder: Path) -> list[str]:
     return [p.name for p in left]
 
 
-def flatten_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
-    """Return the optimizer's tensors by parameter name: `backbone.fc.weight/momentum_buffer` -> tensor."""
-    names = {id(p): name for name, p in module.named_parameters()}
-    flat: dict[str, Tensor] = {}
-    for parameter, values in optimizer.state.items():
-        for key, value in values.items():
-            if value is not None:
-                flat[f"{names[id(parameter)]}/{key}"] = torch.as_tensor(value)
-    return flat
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, flat: Mapping[str, Tensor]) -> None:
-    """Put flatten_optimizer's tensors back; every name must belong to a parameter of the module."""
-    parameters = dict(module.named_parameters())
-    for name, value in flat.items():
-        owner, _, key = name.rpartition("/")
-        if owner not in parameters:
-            raise ValueError(f"the checkpoint's optimizer state names {owner!r}, which this model does not have")
-        parameter = parameters[owner]
-        fused = any(g.get("fused") for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
-        # Momenta follow their parameter's device and layout; a fused optimizer wants its step counters there too.
-        if value.shape == parameter.shape:
-            like = torch.empty_like(parameter)
-        else:
-            like = torch.empty_like(value, device=parameter.device if fused else None)
-        optimizer.state[parameter][key] = like.copy_(value)
-
-
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file so that a reader sees the old or the new one, never half of it."""
     write_durably(path, _json(content))
@@ -183,9 +171,9 @@ def _steps(folder: Path) -> list[Path]:
     return [p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name) and p.is_dir()]
 
 
-def _rotate(folder: Path, step: int, keep: int, protect: int | None) -> None:
+def _rotate(folder: Path, step: int, keep: int, protect: Collection[int]) -> None:
     """Remove checkpoints older than the `keep` newest up to this step; later ones are not this run's to count."""
-    kept = {step_folder(step), *([step_folder(protect)] if protect is not None else [])}
+    kept = {step_folder(step), *map(step_folder, protect)}
     for path in sorted(p for p in _steps(folder) if p.name <= step_folder(step))[:-keep]:
         # Only what carries our manifest is ours to delete.
         if path.name not in kept and (path / MANIFEST).is_file():

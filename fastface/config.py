@@ -1,11 +1,11 @@
 """Everything a run can be told: the sections of the YAML, their defaults and what they must satisfy together."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 import yaml
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fastface.data.augment.presets import AnyAugment
 from fastface.plan_settings import PlanSettings, ShuffledPlan
@@ -23,13 +23,14 @@ Place = Annotated[str | Path | None, AfterValidator(_as_place)]  # a folder, or 
 
 class ModelConfig(Section):
     backbone: str = "iresnet50"
-    """iresnet18|34|50|100|200, mobilefacenet, or any timm model by name."""
+    """iresnet18|34|50|100|200, mobilefacenet, mbf, mbf_large, inception_resnet_v1, fastcontextface, or a timm model."""
     embedding_size: int = Field(default=512, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     stem: Literal["auto", "keep"] = "auto"
     """auto: timm's stems, made for 224 px, reduce less, so that 112 px end in about 7x7; keep: as timm has them."""
-    pretrained: bool = False
-    """Start a timm model from timm's published weights (needs a network, or timm's cache)."""
+    pretrained: bool | Path = False
+    """Start a timm model's body from timm's published weights (true: needs a network, or timm's cache), or from a file
+    of them (.safetensors, .pth); its embedding layer is new."""
     weights: Path | None = None
     """Start the backbone from a RUN, a step folder or a .safetensors file."""
     window: tuple[int, int, int, int] | None = None
@@ -191,7 +192,7 @@ class EvalSet(Section):
 
 class EvalConfig(Section):
     sets: dict[str, EvalSet] = Field(default_factory=dict)
-    """Name -> pairs. The name prefixes the metrics: lfw/acc."""
+    """Name -> pairs. The name prefixes the metrics: lfw/acc. null takes a set of an earlier file away."""
     every_epochs: float | None = Field(default=1.0, gt=0)
     """null: only at the end."""
     best_metric: str | None = None
@@ -205,6 +206,11 @@ class EvalConfig(Section):
     batch_size: int = Field(default=128, gt=0)
     seed: int = 0
     """Of the sampled pairs."""
+
+    @field_validator("sets", mode="before")
+    @classmethod
+    def _without_those_taken_away(cls, sets: Any) -> Any:
+        return {name: pairs for name, pairs in sets.items() if pairs is not None} if isinstance(sets, dict) else sets
 
     @model_validator(mode="after")
     def _consistent(self) -> "EvalConfig":
@@ -221,10 +227,14 @@ class CheckpointConfig(Section):
     every_steps: int = Field(default=1000, gt=0)
     keep: int = Field(default=3, gt=0)
     """Newest checkpoints kept beside the best one."""
+    keep_every_epochs: float | None = Field(default=None, gt=0)
+    """Save at every so many epochs, and keep those for good; null: none."""
 
 
 class LogConfig(Section):
     every_steps: int = Field(default=50, gt=0)
+    every_percent: float = Field(default=5.0, gt=0, le=100)
+    """Where there is no progress bar, say a line for every so much of the run."""
     tensorboard: bool = True
 
 

@@ -54,22 +54,24 @@ def mean(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def average(tensors: list[Tensor]) -> None:
+    """Average tensors over the ranks, in place, by one all-reduce of all of them together: for small ones."""
+    if world() == 1 or not tensors:
+        return
+    flat = torch.cat([t.reshape(-1) for t in tensors])
+    td.all_reduce(flat)
+    flat /= world()
+    for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
 def average_buffers(module: nn.Module) -> None:
     """Average floating-point buffers (BatchNorm's running statistics) over the ranks, in place.
 
-    Done after every step: then a checkpoint holds what every rank holds, whenever it is taken. One all-reduce
-    of all buffers together; iresnet100 has 0.1 MB of them beside 260 MB of gradients.
+    Done after every step: then a checkpoint holds what every rank holds, whenever it is taken. iresnet100 has 0.1 MB of
+    them beside 260 MB of gradients.
     """
-    if world() == 1:
-        return
-    buffers = [b for b in module.buffers() if b.is_floating_point()]
-    if not buffers:
-        return
-    flat = torch.cat([b.reshape(-1) for b in buffers])
-    td.all_reduce(flat)
-    flat /= world()
-    for buffer, part in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
-        buffer.copy_(part.view_as(buffer))
+    average([b for b in module.buffers() if b.is_floating_point()])
 
 
 def gather_rows(rows: np.ndarray) -> list[np.ndarray]:
@@ -87,23 +89,19 @@ def gather_rows(rows: np.ndarray) -> list[np.ndarray]:
     return [part[: int(count)].cpu().numpy() for part, count in zip(parts, counts, strict=True)]
 
 
-def average_gradients(parameters: list[nn.Parameter]) -> None:
-    """Average the gradients of parameters that no DistributedDataParallel looks after, in place; they are few."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if world() == 1 or not gradients:
-        return
-    flat = torch.cat([g.reshape(-1) for g in gradients])
-    td.all_reduce(flat)
-    flat /= world()
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
-
-
 def total(tensor: Tensor) -> Tensor:
     """Sum a tensor over the ranks."""
     if world() > 1:
         tensor = tensor.clone()
         td.all_reduce(tensor)
+    return tensor
+
+
+def smallest(tensor: Tensor) -> Tensor:
+    """Return the smallest of all ranks' values, element by element."""
+    if world() > 1:
+        tensor = tensor.clone()
+        td.all_reduce(tensor, td.ReduceOp.MIN)
     return tensor
 
 

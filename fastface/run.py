@@ -7,11 +7,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
 
 from fastface import __version__, checkpoint, dist
+from fastface.advice import advise
 from fastface.card import card_of
 from fastface.command import Command
 from fastface.config import RunConfig
@@ -22,11 +24,13 @@ from fastface.data.loader import Loader
 from fastface.data.mixed_index import MixedIndex
 from fastface.data.plan import Plan
 from fastface.data.shard_cache import CacheOptions
+from fastface.ema import WeightAverage
 from fastface.hardware import decode_threads_of, decoder_of, start_processes
-from fastface.optim import Schedule, build_optimizer, build_schedule, parameter_groups
-from fastface.predictor import load_backbone_from
+from fastface.models import describe
+from fastface.optim import LateStart, Schedule, build_schedule
+from fastface.restored import restored_average, restored_optimizer, restored_task
 from fastface.run_folder import check_plan, check_resumable, differences, find_resumable, hold, new_folder, settle
-from fastface.tasks import build_task
+from fastface.tasks.base import Task
 
 
 @dataclass
@@ -36,12 +40,20 @@ class Run:
     config: RunConfig
     folder: Path
     accelerator: Accelerator
-    task: nn.Module
-    """The task itself; `module` is what the loop calls: the task, wrapped for several processes."""
-    module: nn.Module
+    task: Task
+    about: str
+    """The network's name and cost."""
+    network: nn.Module
+    """The task's backbone as the loop calls it: wrapped for several processes and mixed precision."""
     optimizer: Any
     schedule: Schedule
+    late: LateStart
+    """Keeps what was loaded as it is for the first epochs, where the configuration says so."""
+    average: WeightAverage | None
+    """Of the weights over the steps, which is then what ships."""
     loader: Loader
+    plan: Plan
+    index: Index
     accumulation: int
     start_step: int
     total_steps: int
@@ -53,6 +65,20 @@ class Run:
     """What happened while building, to be said once the log is open."""
     lock: Any
     """Held for as long as the run lives: a second process cannot write to the same folder."""
+
+    def labels_of(self, step: int) -> np.ndarray:
+        """Return the identities of a step's whole batch, over all processes, int64 [batch_size]."""
+        return self.index.labels_of(self.plan[step].records)
+
+    def start_part(self, step: int) -> None:
+        """Let the loaded part start to learn when its step has come."""
+        if self.late.at(step) and dist.world() > 1:
+            # DistributedDataParallel learns only when it is built which parameters train. The old one goes for good:
+            # while it lives, it averages too.
+            self.accelerator._models.clear()
+            bare = self.accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
+            del self.network
+            self.network = wrapped(bare, self.accelerator)
 
 
 def build_run(command: Command) -> Run:
@@ -69,17 +95,25 @@ def build_run(command: Command) -> Run:
         notes += [f"skipped: {reason}" for reason in saved.skipped] + [f"resuming from {saved.path}"]
         notes += check_resumable(config, saved.state, index.dataset_id)
     micro = micro_batch_of(config, saved)
-    task = restored_task(config, index, saved, notes).to(accelerator.device)
+    task, loaded = restored_task(config, index, saved, notes)
+    about = describe(task.backbone)
+    task.to(accelerator.device)
     if config.train.channels_last:
-        task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        task.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.train.compile:
-        task.get_submodule("backbone").compile()  # in place: parameter names stay
-    optimizer = restored_optimizer(config, task, accelerator.device, saved)
-    module, optimizer = accelerator.prepare(task, optimizer)
+        task.backbone.compile()  # in place: parameter names stay
+    plan = task.plan(config.data, index, config.train.batch_size, config.seed)
+    notes += plan.notes
+    optimizer = restored_optimizer(config, task, accelerator.device, saved, loaded)
+    start = saved.state["step"] if saved is not None else 0
+    freeze_steps = round(config.optim.freeze_epochs * plan.steps_per_epoch)
+    late = LateStart(task, optimizer.param_groups, loaded, freeze_steps)
+    late.at(start)
+    average = restored_average(config, task, saved, notes)
+    network = wrapped(task.backbone, accelerator)
+    optimizer = accelerator.prepare(optimizer)
     if saved is not None and accelerator.scaler is not None and saved.state.get("scaler"):
         accelerator.scaler.load_state_dict(saved.state["scaler"])
-    plan: Plan = task.plan(config.data, index, config.train.batch_size, config.seed)  # type: ignore[operator]
-    notes += plan.notes
     total = max(round(config.train.epochs * plan.steps_per_epoch), 1)
     loader = build_loader(config, index, plan, micro, accelerator.device)
     state = {
@@ -89,16 +123,22 @@ def build_run(command: Command) -> Run:
         "num_classes": index.num_classes,
         "plan": plan.describe(),
         "micro_batch": micro,
+        "loaded": loaded,
+        "teacher": task.distillation.teacher.sha256 if task.distillation is not None else None,
         "threads": torch.get_num_threads(),
         "decoder": decoder_of(config, accelerator.device),
         "world": dist.world(),
         "versions": versions(),
     }
-    start = 0
     if saved is not None:
-        start = saved.state["step"]
         notes += check_plan(saved.state["plan"], state["plan"])
         notes += differences(saved.state, state)
+    else:
+        bf16 = accelerator.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        found = advise(
+            config, num_classes=index.num_classes, num_images=index.num_samples, micro_batch=micro, bf16=bf16
+        )
+        notes += [f"advice: {line}" for line in found]
     # Only now, with everything checked and built, does anything appear on disk.
     folder = resumed or new_folder(command, task)
     lock = hold(folder)
@@ -112,10 +152,15 @@ def build_run(command: Command) -> Run:
         folder=folder,
         accelerator=accelerator,
         task=task,
-        module=module,
+        about=about,
+        network=network,
         optimizer=optimizer,
         schedule=schedule_of(config, total, plan.steps_per_epoch),
+        late=late,
+        average=average,
         loader=loader,
+        plan=plan,
+        index=index,
         accumulation=config.train.batch_size // micro // dist.world(),
         start_step=start,
         total_steps=min(total, config.train.max_steps or total),
@@ -127,29 +172,10 @@ def build_run(command: Command) -> Run:
     )
 
 
-def restored_task(config: RunConfig, index: Index, saved: checkpoint.Checkpoint | None, notes: list[str]) -> nn.Module:
-    """Build the task as a new run starts, or as a checkpoint left it."""
-    torch.manual_seed(config.seed)
-    task: nn.Module = build_task(config.task, config.model, config.data, index.num_classes)
-    if config.train.precision == "fp64":
-        task.double()  # before loading, which would round to float32
-    if saved is not None:
-        task.load_state_dict(saved.model)
-    elif config.model.weights is not None:
-        notes.append(load_backbone_from(config.model.weights, task))
-    return task
-
-
-def restored_optimizer(
-    config: RunConfig, task: nn.Module, device: torch.device, saved: checkpoint.Checkpoint | None
-) -> torch.optim.Optimizer:
-    o = config.optim
-    groups = parameter_groups(task, o.weight_decay, decay_norms=o.decay_norms)
-    fused = device.type == "cuda"
-    optimizer = build_optimizer(o.name, groups, lr=o.lr, momentum=o.momentum, betas=o.betas, fused=fused)
-    if saved is not None:
-        checkpoint.restore_optimizer(optimizer, task, saved.optimizer)
-    return optimizer
+def wrapped(backbone: nn.Module, accelerator: Accelerator) -> nn.Module:
+    """Wrap a network for several processes and mixed precision; one that learns nothing needs no other process."""
+    learns = any(p.requires_grad for p in backbone.parameters())
+    return accelerator.prepare_model(backbone, device_placement=False, evaluation_mode=not learns)
 
 
 def build_loader(config: RunConfig, index: Index, plan: Plan, micro: int, device: torch.device) -> Loader:
@@ -185,8 +211,10 @@ def schedule_of(config: RunConfig, total_steps: int, steps_per_epoch: int) -> Sc
         total_steps=total_steps,
         warmup_steps=round(o.warmup_epochs * steps_per_epoch),
         milestone_steps=[round(m * steps_per_epoch) for m in o.milestones],
+        step_size=max(round((o.step_epochs or 0) * steps_per_epoch), 1),
         gamma=o.gamma,
         power=o.power,
+        min_lr=o.min_lr,
     )
 
 

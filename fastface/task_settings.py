@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fastface.section import Section
 
@@ -98,7 +98,7 @@ class Distillation(Section):
     """Learn from a larger model's embeddings beside the task's own loss."""
 
     teacher: Path
-    """A RUN, a step folder or an .onnx file; its input size, normalisation and colour order must be the student's."""
+    """A RUN or a step folder. Its input size and normalisation may be others, its faces should be cut alike."""
     weight: float = Field(default=1.0, gt=0)
     """Of (1 - cosine to the teacher's embedding), added to the task's loss."""
 
@@ -151,9 +151,17 @@ class ArcFaceTask(Section):
     triplet_weight: float = Field(default=1.0, gt=0)
     distill: Distillation | None = None
     centres: Path | None = None
-    """Start the identities' centres from a RUN's, by name; identities it did not know start at random."""
+    """Start the identities' centres from those of a RUN or step folder, by name (SOURCE/NAME with data.labels:
+    separate); identities it did not know start at random."""
     freeze_centres: bool = False
-    """Keep those centres as they are: a student learns to place faces where its teacher does."""
+    """Keep those centres as they are: a student learns to place faces where its teacher does. Needs centres that know
+    every identity."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ArcFaceTask":
+        if self.freeze_centres and self.centres is None:
+            raise ValueError("freeze_centres keeps the centres of a run: name it as centres")
+        return self
 
 
 class TripletTask(TripletTerm):

@@ -88,7 +88,10 @@ GIVEN: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"optim": MILESTONES}, "after the last of 20 epochs"),
     ],
     "frozen_throughout": [({"optim": {"freeze_epochs": 20.0}}, "freeze_epochs 20 of 20")],
-    "few_views": [({"data": PK, "train": {"epochs": 10.0}}, "show an image 0.59 times")],
+    "few_views": [
+        ({"data": PK, "train": {"epochs": 10.0}}, "show an image 0.59 times"),
+        ({"data": {"plan": PK["plan"] | {"steps_per_epoch": 10}}, "train": {"epochs": 9.0}}, "show an image 0.016 times"),
+    ],
     "left_out": [
         ({"around": {"num_images": 2040, "num_classes": 100}, "task": margin(s=24.0, m=0.2)}, "1,016 of 2,040")
     ],
@@ -157,7 +160,10 @@ NOT_GIVEN: dict[str, list[dict[str, Any]]] = {
     "warmup_too_long": [{"optim": {"warmup_epochs": 19.0}}],
     "lr_never_falls": [{"optim": STEP}, {"optim": MILESTONES | {"milestones": (10.0, 40.0)}}],
     "frozen_throughout": [{"optim": {"freeze_epochs": 1.0}, "model": WEIGHTS}],
-    "few_views": [{"data": PK}],
+    "few_views": [
+        {"data": PK},
+        {"data": {"plan": PK["plan"] | {"steps_per_epoch": 5_687}}, "train": {"epochs": 1.0}},
+    ],
     "left_out": [{"around": {"num_images": 102_500, "num_classes": 1100}, "task": margin(s=32.0, m=0.2)}],
     "scale_low": [{"task": margin(s=14.0)}, {"task": margin("softmax", s=1.0)}],
     "scale_high": [{"around": {"num_classes": 10_572, "num_images": 490_623}}, {"task": margin("softmax", s=500.0)}],

@@ -13,10 +13,11 @@ from safetensors import SafetensorError
 from torch import nn
 
 from fastface import checkpoint
-from fastface.checkpoint import flatten_optimizer, newest, restore_optimizer, save, step_folder, sweep, verify
+from fastface.checkpoint import newest, save, step_folder, sweep, verify
+from fastface.resharding import restore_optimizer, whole_optimizer
 
 
-def write(folder: Path, step: int, *, keep: int = 3, protect: int | None = None) -> Path:
+def write(folder: Path, step: int, *, keep: int = 3, protect: tuple[int, ...] = ()) -> Path:
     model = {"w": torch.full((3, 2), float(step)), "n": torch.tensor(step)}
     return save(
         folder,
@@ -31,7 +32,7 @@ def write(folder: Path, step: int, *, keep: int = 3, protect: int | None = None)
 
 def test_round_trip_and_rotation(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4, 5):
-        write(tmp_path, step, keep=2, protect=2)
+        write(tmp_path, step, keep=2, protect=(2,))
     assert sorted(p.name for p in tmp_path.iterdir()) == [step_folder(s) for s in (2, 4, 5)]
     found = newest(tmp_path)
     assert found.state["step"] == 5
@@ -148,7 +149,7 @@ def test_optimizer_state_comes_back_to_the_bit(tmp_path: Path, name: str) -> Non
     steps(straight, optimizer, 0, 6)
     first, optimizer = build()
     steps(first, optimizer, 0, 3)
-    save(tmp_path, 3, first.state_dict(), flatten_optimizer(optimizer, first), {}, keep=1)
+    save(tmp_path, 3, first.state_dict(), whole_optimizer(optimizer, first), {}, keep=1)
     second, optimizer = build()
     found = newest(tmp_path)
     second.load_state_dict(found.model)

@@ -16,14 +16,16 @@ ENTRIES = ("train", "evaluate", "export", "verify")
 
 # Floors of the house, ground first. A module imports from its own floor or a lower one.
 FLOORS = [
-    {"section", "plan_settings", "dist", "durable", "spelling", "log"},
+    {"section", "plan_settings", "task_settings", "dist", "durable", "spelling", "timing", "collapse", "log"},
     {"data"},
     {"config"},  # lists what data can do: operators bring their own settings
-    {"models", "heads", "losses", "metrics", "mining", "optim", "ema", "card", "detection"},
+    {"collect", "losses", "models", "metrics", "mining", "card", "detection", "ema"},
+    {"heads", "optim"},
     {"conversion"},
     {"tasks"},
-    {"command", "hardware", "checkpoint", "predictor", "foreign", "evaluation", "evaluators", "assessment"}
-    | {"deployment", "run", "run_folder", "trainer", "advice", "advice_facts"},
+    {"command", "hardware", "checkpoint", "resharding", "restored", "predictor", "foreign", "evaluation", "evaluators"}
+    | {"assessment", "deployment", "advice", "advice_facts", "run", "run_folder", "run_picture", "step", "trainer"}
+    | {"inherited"},
     set(ENTRIES),
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

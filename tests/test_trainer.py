@@ -141,7 +141,6 @@ def test_one_writer_a_run(straight: Path, config: Path) -> None:
         (["--train.batch_size", "4096", "--train.micro_batch", "8"], "do not fill a batch"),
         (["--data.shards", "/nowhere"], "/nowhere"),
         (["--model.backbone", "iresnet51"], "iresnet50"),
-        (["--task.margin", "arcfase"], "arcface"),
         (["--model.window", "0", "0", "40", "32"], "does not lie inside"),
         (["--runtime.device", "cuda"], "no GPU"),
         (["--model.weights", "/nowhere"], "/nowhere"),
@@ -160,7 +159,7 @@ def test_bad_settings_are_refused_before_any_work(config: Path, overrides: list[
 def test_a_loss_that_is_not_finite_stops_before_it_is_saved(shards: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, shards)
     good = run_here(config, "--train.max_steps", "3")
-    with pytest.raises(FloatingPointError, match="not finite at or before step"):
+    with pytest.raises(FloatingPointError, match="not finite in step"):
         run_here(config, "--optim.lr", "1e38", "--optim.clip_norm", "None", resume=str(good))
     assert [p.name for p in (good / "checkpoints").iterdir()] == ["step-00000003"]
     assert all(bool(t.isfinite().all()) for t in weights(good, 3).values())
@@ -176,7 +175,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_saved(shards: Path, tmp_pa
         ["--train.precision", "fp64"],
         ["--train.channels_last", "False"],
         ["--train.deterministic", "True"],
-        ["--task.margin", "cosface", "--task.gradient", "straight_through"],
+        ["--task.gradient", "straight_through"],
         ["--data.decoder", "dali-cpu"],
     ],
     ids=lambda o: " ".join(o[:2]).replace("--", ""),

@@ -18,7 +18,7 @@ from fastface.trainer import train
 ROOT = Path(__file__).resolve().parent.parent
 
 CONFIG = """
-task: {m: 0.1, s: 16.0}
+task: {name: arcface, margin: {name: arcface, m: 0.1}, s: 16.0}
 model: {backbone: mobilenetv3_small_050, embedding_size: 16, dropout: 0.2}
 data: {shards: SHARDS, size: [32, 32]}
 optim: {lr: 0.02, warmup_epochs: 0.5}

@@ -1,4 +1,4 @@
-"""Embeddings and labels -> margin softmax loss, one learned centre per class, the classes spread over processes."""
+"""Embeddings and labels -> margin softmax loss, with learned centres of classes that are spread over processes."""
 
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from fastface import dist
 from fastface.collect import gather, gather_parts, largest, log_sum_exp_parts, sum_parts
 from fastface.heads.class_rows import ClassRows
 from fastface.losses.class_softmax import Rules, compare, target_cosine
+from fastface.losses.compared import mean_of_hardest
 from fastface.losses.margins import Margin
 
 EXACT_FROM = 40.0
@@ -61,8 +62,6 @@ class MarginHead(ClassRows):
             raise ValueError(f"s is {s}; the scale of the cosines must be above 0, 64 is usual")
         if filter_above is not None and not 0.0 < filter_above < 1.0:
             raise ValueError(f"filter_above is {filter_above}; a cosine in (0, 1) is meant, 0.4 is usual")
-        if not 0.0 < keep_hardest <= 1.0:
-            raise ValueError(f"keep_hardest is {keep_hardest}; it must be in (0, 1], 0.7 is usual")
         self.margin = margin
         self.keep_hardest = keep_hardest
         self.micro_batch: int | None = None  # samples among which the hardest are kept; None: those of a process
@@ -100,15 +99,8 @@ class MarginHead(ClassRows):
             self.margin.observe(target.detach(), norm.detach())
             with torch.no_grad():
                 accuracy = (target > top).to(dtype).mean()
-            return HeadOutput(self._mean(losses), accuracy, target.detach().mean())
-
-    def _mean(self, losses: Tensor) -> Tensor:
-        """Average over the samples, or over the hardest ones of each micro-batch."""
-        if self.keep_hardest == 1.0:
-            return losses.mean()
-        each = losses.view(-1, self.micro_batch or len(losses) // dist.world())
-        kept = max(round(self.keep_hardest * each.shape[1]), 1)
-        return each.topk(kept, dim=1).values.mean()
+            each = losses.view(-1, self.micro_batch or len(losses) // dist.world())
+            return HeadOutput(mean_of_hardest(each, self.keep_hardest), accuracy, target.detach().mean())
 
     def settle(self) -> None:
         """End an optimizer step: the margin's running values move by what the step has shown."""

@@ -8,17 +8,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastface.losses.compared import Compared, as_rows, cosine_terms, mean_cosine, mean_where, root, unit
+from fastface.losses.compared import (
+    Compared,
+    as_rows,
+    cosine_terms,
+    mean_cosine,
+    mean_of_hardest,
+    mean_where,
+    root,
+    unit,
+)
 from fastface.spelling import nearest
 
 DISTANCES = ("plain", "cosine", "squared")
 
 
-def pair_bce(embedding: Tensor, labels: Tensor, *, scale: Tensor | float, bias: Tensor | float) -> Compared:
+def pair_bce(
+    embedding: Tensor, labels: Tensor, *, scale: Tensor | float, bias: Tensor | float, keep_hardest: float = 1.0
+) -> Compared:
     """Return the mean binary cross entropy of "these are one person", with the logit scale * cosine + bias.
 
     embedding: [N, D], N even; labels: integers [N], the identity of each row. scale, bias: floats, or scalar tensors
     that are learned (they get gradients, and are not checked). A pair is one person from cosine -bias / scale on.
+    keep_hardest: share of the pairs, those with the largest losses, that the mean is of (OHEM, Shrivastava et al., CVPR
+    2016).
     terms: accuracy (of that threshold), cosine_positive, cosine_negative, positives (share of pairs), mean_cosine.
     """
     if not isinstance(scale, Tensor) and not (scale > 0 and math.isfinite(scale)):
@@ -29,19 +42,23 @@ def pair_bce(embedding: Tensor, labels: Tensor, *, scale: Tensor | float, bias: 
     vectors = unit(rows)
     cosine = (vectors[0::2] * vectors[1::2]).sum(1)
     logit = scale * cosine + bias
-    loss = F.binary_cross_entropy_with_logits(logit, genuine.to(logit.dtype))
+    loss = mean_of_hardest(
+        F.binary_cross_entropy_with_logits(logit, genuine.to(logit.dtype), reduction="none"), keep_hardest
+    )
     terms = {"accuracy": ((logit.detach() > 0) == genuine).to(rows.dtype).mean()}
     return Compared(loss, terms | _terms(vectors, cosine, genuine))
 
 
-def pair_contrastive(embedding: Tensor, labels: Tensor, *, margin: float = 0.5, distance: str = "plain") -> Compared:
+def pair_contrastive(
+    embedding: Tensor, labels: Tensor, *, margin: float = 0.5, distance: str = "plain", keep_hardest: float = 1.0
+) -> Compared:
     """Return the mean of D^2 / 2 for pairs of one person and of [margin - D]_+^2 / 2 for pairs of two.
 
     Source: Hadsell, Chopra and LeCun, "Dimensionality reduction by learning an invariant mapping", CVPR 2006, equation
     4, here on unit vectors. D is |x - y| (plain, 0 to 2, the paper's), 1 - cosine (cosine, 0 to 2) or |x - y|^2
     (squared, 0 to 4, twice the cosine's).
 
-    embedding: [N, D], N even; labels: integers [N], the identity of each row.
+    embedding: [N, D], N even; labels: integers [N], the identity of each row. keep_hardest: as in pair_bce.
     terms: active (share of the pairs of two people within the margin), distance_positive, distance_negative,
     cosine_positive, cosine_negative, positives (share of pairs), mean_cosine.
     """
@@ -58,7 +75,7 @@ def pair_contrastive(embedding: Tensor, labels: Tensor, *, margin: float = 0.5, 
     squared = (vectors[0::2] - vectors[1::2]).square().sum(1)
     apart = {"plain": root, "cosine": lambda d: d / 2, "squared": lambda d: d}[distance](squared)
     missing = (margin - apart).clamp_min(0)
-    loss = torch.where(genuine, apart, missing).square().mean() / 2
+    loss = mean_of_hardest(torch.where(genuine, apart, missing).square() / 2, keep_hardest)
     far = apart.detach()
     terms = {
         "active": mean_where((far < margin).to(far.dtype), ~genuine),

@@ -1,22 +1,18 @@
 """Scores -> one picture: ROC and score histograms, and where asked for DET and the training loss."""
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 from scipy.stats import norm
 
 from fastface.metrics.curve import RULE_OF_THIRTY, Curve, area, calibrate, curve, equal_error
+from fastface.metrics.drawing import INK, Panel, draw_panels, draw_series, line_style, step_axis
 
-COLOURS = ("#0b5fa5", "#e07b00", "#6f7680", "#8a3ea8", "#1a8a5a", "#b3342d")  # told apart by the colour-blind
 GENUINE, IMPOSTOR = "#1a8a5a", "#b3342d"
-INK, FAINT = "#22272e", "#d9dde2"
 MOST_POINTS = 4_000  # of a drawn curve; its corners are no closer than a pixel
 BINS = 80
 
@@ -43,7 +39,7 @@ def verification_picture(
         raise ValueError("A picture needs at least one (scores, same).")
     both = {name: scored for name, scored in curves.items() if len(np.unique(scored[1])) == 2}
     traced = {name: curve(scores, same) for name, (scores, same) in both.items()}
-    panels: list[Callable[[Axes], None]] = [lambda axes: _roc(axes, traced)] if traced else []
+    panels: list[Panel] = [lambda axes: _roc(axes, traced)] if traced else []
     histograms = [_histogram_of(name, *scored) for name, scored in curves.items()]
     panels += histograms[: 1 if det else 2]
     if det and traced:
@@ -51,21 +47,7 @@ def verification_picture(
     if losses is not None and len(losses):
         steps = np.asarray(losses, dtype=np.float64)
         panels.append(lambda axes: _loss(axes, steps))
-    columns = len(panels) if len(panels) <= 3 else 2
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(5.2 * columns, 4.5 * rows), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12, wspace=0.03, hspace=0.04)  # type: ignore[union-attr]
-    for place, draw in enumerate(panels, start=1):
-        axes = figure.add_subplot(rows, columns, place)
-        draw(axes)
-        _dress(axes)
-    if title:
-        figure.suptitle(title, color=INK, fontsize=13, fontweight="bold")
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png")
-    os.replace(partial, path)
+    draw_panels(path, panels, columns=len(panels) if len(panels) <= 3 else 2, title=title)
 
 
 def _roc(axes: Axes, traced: Mapping[str, Curve]) -> None:
@@ -78,7 +60,8 @@ def _roc(axes: Axes, traced: Mapping[str, Curve]) -> None:
         label = f"{name}  AUC {area(points):.4f}"
         for part, dashes in ((slice(first + 1), ":"), (slice(first, None), "-")):
             x, y = np.maximum(fmr[part], floor / 10), tar[part]
-            axes.step(x, y, dashes, where="post", **_line(i), label=label if dashes == "-" else None)
+            style: dict[str, Any] = line_style(i) | {"linestyle": dashes}
+            axes.step(x, y, where="post", **style, label=label if dashes == "-" else None)
     chance = np.geomspace(floor, 1, 200)
     axes.plot(chance, chance, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.5, label="chance")
     axes.set_xscale("log")
@@ -90,7 +73,7 @@ def _roc(axes: Axes, traced: Mapping[str, Curve]) -> None:
     axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none", fontsize=8.5)
 
 
-def _histogram_of(name: str, scores: np.ndarray, same: np.ndarray) -> Callable[[Axes], None]:
+def _histogram_of(name: str, scores: np.ndarray, same: np.ndarray) -> Panel:
     def draw(axes: Axes) -> None:
         finite = np.isfinite(scores)
         values, genuine = scores[finite].astype(np.float64), np.asarray(same, dtype=bool)[finite]
@@ -129,7 +112,7 @@ def _det(axes: Axes, traced: Mapping[str, Curve]) -> None:
     for i, (name, points) in enumerate(traced.items()):
         fmr, tar = _corners(points.fmr, points.tar)
         x, y = (norm.ppf(np.clip(rate, floor / 10, 1 - floor / 10)) for rate in (fmr, 1 - tar))
-        axes.step(x, y, where="post", **_line(i), label=f"{name}  EER {_percent(equal_error(points)[0])}")
+        axes.step(x, y, where="post", **line_style(i), label=f"{name}  EER {_percent(equal_error(points)[0])}")
     ticks = [t for t in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5) if t >= floor]
     span = float(norm.ppf(floor)), float(norm.ppf(0.6))
     axes.plot(span, span, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.5, label="equal rates")
@@ -145,23 +128,11 @@ def _det(axes: Axes, traced: Mapping[str, Curve]) -> None:
 
 
 def _loss(axes: Axes, losses: np.ndarray) -> None:
-    """Draw the loss of every step faintly and its running mean over a fiftieth of training strongly."""
-    steps = np.arange(1, len(losses) + 1)
-    finite = np.isfinite(losses)
-    axes.plot(steps[finite], losses[finite], color=COLOURS[0], linewidth=0.7, alpha=0.35, zorder=2)
-    window = max(1, int(finite.sum()) // 50)
-    smooth = np.convolve(losses[finite], np.full(window, 1 / window), mode="valid")
-    axes.plot(steps[finite][window - 1 :], smooth, color=COLOURS[0], linewidth=2.0, zorder=3)
-    axes.set_xlim(1, max(2, len(losses)))
-    axes.set_ylim(bottom=min(0.0, float(losses[finite].min(initial=0.0))))
+    draw_series(axes, np.arange(1, len(losses) + 1), losses)
+    axes.set_ylim(bottom=min(0.0, float(losses[np.isfinite(losses)].min(initial=0.0))))
     axes.set_title("Training loss")
-    axes.set_xlabel("step" if window == 1 else f"step (strong: mean of {window})")
+    step_axis(axes, 1, len(losses))
     axes.set_ylabel("loss")
-
-
-def _line(i: int) -> dict[str, Any]:
-    """Style the i-th curve; the first lies on top."""
-    return {"color": COLOURS[i % len(COLOURS)], "linewidth": 2.0, "zorder": 4 - 0.1 * i}
 
 
 def _percent(rate: float) -> str:
@@ -177,18 +148,3 @@ def _corners(fmr: np.ndarray, tar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     way = np.log10(np.maximum(fmr, 1e-9)) / 7 + tar  # grows along the curve
     keep = np.unique(np.searchsorted(way, np.linspace(way[0], way[-1], MOST_POINTS)).clip(0, len(fmr) - 1))
     return fmr[keep], tar[keep]
-
-
-def _dress(axes: Axes) -> None:
-    axes.set_title(axes.get_title(), loc="left", color=INK, fontsize=12, fontweight="bold")
-    axes.set_title("", loc="center")
-    axes.grid(color=FAINT, linewidth=0.8, zorder=0)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color("#8b929b")
-    axes.tick_params(colors=INK, labelsize=9, which="both")
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_color(INK)
-        label.set_fontsize(10)

@@ -45,11 +45,11 @@ def count_gmacs(network: nn.Module, input_size: tuple[int, int] = (112, 112)) ->
     counted = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
     handles = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, counted)]
     training = network.training
-    device = next(network.parameters()).device
+    first = next(network.parameters())
     network.eval()
     try:
         with torch.no_grad():
-            network(torch.zeros(1, 3, input_size[1], input_size[0], device=device))
+            network(torch.zeros(1, 3, input_size[1], input_size[0], device=first.device, dtype=first.dtype))
     finally:
         network.train(training)
         for handle in handles:

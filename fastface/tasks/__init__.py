@@ -1,12 +1,23 @@
 """Task settings -> the task that learns: the one table of what fastface trains."""
 
+import math
+
+from torch import Tensor
+
 from fastface.config import DataConfig, ModelConfig
 from fastface.heads.margin_head import MarginHead
+from fastface.losses.compared import Compared
 from fastface.losses.margins import build_margin
+from fastface.losses.multi_similarity import multi_similarity_loss
+from fastface.losses.supcon import supcon_loss
+from fastface.losses.triplet import triplet_loss
 from fastface.models import Backbone, build_backbone
-from fastface.task_settings import ArcFaceTask, TaskSettings
+from fastface.task_settings import ArcFaceTask, MultiSimilarityTask, PairTask, SupConTask, TaskSettings, TripletTerm
 from fastface.tasks.arcface import ArcFace
 from fastface.tasks.base import Task
+from fastface.tasks.distill import Distillation, Teacher
+from fastface.tasks.metric import Comparison, Metric
+from fastface.tasks.pair import Pair
 
 
 def network_size(data: DataConfig, model: ModelConfig) -> tuple[int, int]:
@@ -20,14 +31,25 @@ def network_size(data: DataConfig, model: ModelConfig) -> tuple[int, int]:
 
 
 def build_task(
-    task: TaskSettings, model: ModelConfig, data: DataConfig, *, num_classes: int, seed: int
+    task: TaskSettings,
+    model: ModelConfig,
+    data: DataConfig,
+    *,
+    num_classes: int,
+    seed: int,
+    teacher: Teacher | None = None,
 ) -> Task:
-    """Build the network and what it learns by, for `num_classes` identities."""
-    if set(data.scales) - {data.size}:
-        raise ValueError(
-            "data.scales needs a network that takes any size; those of task arcface end in a layer made for one: "
-            "take low_resolution in data.augment for faces of mixed resolution"
-        )
+    """Build the network and what it learns by, for `num_classes` identities; task.distill says how from a teacher."""
+    built = _without_teacher(task, model, data, num_classes, seed)
+    if task.distill is not None:
+        assert teacher is not None, "task.distill asks for a teacher"
+        weight, size = task.distill.weight, model.embedding_size
+        built.distillation = Distillation(teacher, weight=weight, embedding_size=size, seed=seed)
+        built.collapsed_loss = None  # the loss of equal embeddings is then another one
+    return built
+
+
+def _without_teacher(task: TaskSettings, model: ModelConfig, data: DataConfig, num_classes: int, seed: int) -> Task:
     backbone = build_backbone(
         model.backbone,
         embedding_size=model.embedding_size,
@@ -36,8 +58,60 @@ def build_task(
         pretrained=model.pretrained,
         stem=model.stem,
     )
-    assert isinstance(task, ArcFaceTask)
-    return arcface(task, backbone, model, num_classes, seed)
+    if set(data.scales) - {data.size} and not backbone.any_size:
+        raise ValueError(
+            f"data.scales needs a network that takes any size, and {model.backbone} ends in a layer made for one: take "
+            "inception_resnet_v1, or low_resolution in data.augment for faces of mixed resolution"
+        )
+    if isinstance(task, ArcFaceTask):
+        return arcface(task, backbone, model, num_classes, seed)
+    if isinstance(task, PairTask):
+        return pair(task, backbone, model)
+    return Metric(backbone, comparison_of(task), model.window, seed=seed, collapsed_loss=collapsed_loss_of(task))
+
+
+def pair(task: PairTask, backbone: Backbone, model: ModelConfig) -> Pair:
+    return Pair(
+        backbone,
+        model.window,
+        loss=task.loss,
+        scale=task.scale_logits,
+        bias=task.bias,
+        learn_scale=task.learn_scale,
+        margin=task.margin,
+        distance=task.distance,
+        keep_hardest=task.keep_hardest,
+    )
+
+
+def comparison_of(task: TripletTerm | SupConTask | MultiSimilarityTask) -> Comparison:
+    """Return the loss of a step's rows that the settings ask for."""
+    if isinstance(task, SupConTask):
+        return lambda embedding, labels, *, key, epoch: supcon_loss(embedding, labels, temperature=task.temperature)
+    if isinstance(task, MultiSimilarityTask):
+        given = {"alpha": task.alpha, "beta": task.beta, "base": task.base, "epsilon": task.epsilon}
+        return lambda embedding, labels, *, key, epoch: multi_similarity_loss(embedding, labels, **given)
+
+    def triplets(embedding: Tensor, labels: Tensor, *, key: int, epoch: float) -> Compared:
+        late = task.hardest_after_epochs is not None and epoch >= task.hardest_after_epochs
+        return triplet_loss(
+            embedding,
+            labels,
+            margin=task.margin,
+            distance=task.distance,
+            mining="hardest" if late else task.mining,
+            soft=task.soft,
+            chunk=task.chunk,
+            key=key,
+        )
+
+    return triplets
+
+
+def collapsed_loss_of(task: TripletTerm | SupConTask | MultiSimilarityTask) -> float | None:
+    if isinstance(task, TripletTerm):
+        return math.log(2) if task.soft else task.margin
+    return None
 
 
 def arcface(task: ArcFaceTask, backbone: Backbone, model: ModelConfig, num_classes: int, seed: int) -> ArcFace:
@@ -54,10 +128,14 @@ def arcface(task: ArcFaceTask, backbone: Backbone, model: ModelConfig, num_class
         memory_mb=task.head_memory_mb,
         seed=seed,
     )
+    head.learning.requires_grad_(not task.freeze_centres)
     return ArcFace(
         backbone,
         head,
         model.window,
+        triplet=comparison_of(task.triplet) if task.triplet is not None else None,
+        triplet_weight=task.triplet_weight,
+        seed=seed,
         margin_ramp_epochs=task.margin_ramp_epochs,
         keep_hardest_after_epochs=task.keep_hardest_after_epochs,
     )

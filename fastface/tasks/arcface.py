@@ -3,10 +3,14 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from fastface.collect import gather
+from fastface.data.plan import hash_numbers
 from fastface.heads.margin_head import MarginHead
+from fastface.models import Backbone
 from fastface.tasks.base import Output, StepInfo, Targets, Task
+from fastface.tasks.metric import MINED, Comparison
 
 
 class ArcFace(Task):
@@ -15,25 +19,33 @@ class ArcFace(Task):
     Args:
         backbone: [B, 3, H, W] -> [B, embedding_size].
         head: embeddings [B, embedding_size] and labels [B] -> the loss over all processes.
+        triplet: a loss of the same embeddings compared with each other, added with its weight.
         margin_ramp_epochs: the margin grows from 0 to its value over so many epochs.
         keep_hardest_after_epochs: until then the loss is of all samples, whatever head.keep_hardest says.
     """
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         head: MarginHead,
         window: tuple[int, int, int, int] | None = None,
         *,
+        triplet: Comparison | None = None,
+        triplet_weight: float = 1.0,
+        seed: int = 0,
         margin_ramp_epochs: float = 0.0,
         keep_hardest_after_epochs: float = 0.0,
     ) -> None:
         super().__init__(backbone, window)
         self.head = head
+        self.across_batch = triplet is not None
+        self.triplet, self.triplet_weight, self.seed = triplet, triplet_weight, seed
+        self._step, self._epoch = 0, 0.0
         self.margin_ramp_epochs = margin_ramp_epochs
         self.keep_hardest, self.keep_hardest_after_epochs = head.keep_hardest, keep_hardest_after_epochs
 
     def before_step(self, info: StepInfo, optimizer: torch.optim.Optimizer) -> None:
+        self._step, self._epoch = info.step, info.epoch
         if self.margin_ramp_epochs:
             self.head.margin.strength = min(info.epoch / self.margin_ramp_epochs, 1.0)
         self.head.keep_hardest = self.keep_hardest if info.epoch >= self.keep_hardest_after_epochs else 1.0
@@ -42,7 +54,13 @@ class ArcFace(Task):
 
     def loss(self, embedding: Tensor, targets: Targets) -> Output:
         found: Any = self.head(embedding, targets["labels"])
-        return Output(found.loss, {"train_acc": found.accuracy, "target_cosine": found.target_cosine})
+        terms = {"train_acc": found.accuracy, "target_cosine": found.target_cosine}
+        if self.triplet is None:
+            return Output(found.loss, terms)
+        key = hash_numbers(self.seed, self._step, MINED)
+        compared = self.triplet(gather(embedding), gather(targets["labels"]), key=key, epoch=self._epoch)
+        terms |= {"margin_loss": found.loss, "triplet_loss": compared.loss, **compared.terms}
+        return Output(found.loss + self.triplet_weight * compared.loss, terms)
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.head.put_back(optimizer)
