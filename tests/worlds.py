@@ -102,7 +102,7 @@ def train(case: Case, first: int, last: int, start: Path | None = None, saved: d
         embedding.retain_grad()
         loss = task.head(embedding, labels[own]).loss
         loss.backward()
-        dist.average_gradients(list(task.backbone.parameters()))
+        dist.average([p.grad for p in task.backbone.parameters() if p.grad is not None])
         if step == first:
             rows = task.head.learning.grad
             assert embedding.grad is not None

@@ -288,13 +288,12 @@ def test_two_backward_passes_add_up() -> None:
         ({"s": math.nan}, "above 0"),
         ({"filter_above": 1.0}, "0.4 is usual"),
         ({"filter_above": 0.0}, "0.4 is usual"),
-        ({"keep_hardest": 0.0}, "0.7 is usual"),
-        ({"keep_hardest": 1.5}, "0.7 is usual"),
+        ({"keep_hardest": 1.5}, "0.7 is usual"),  # may change from step to step: it is looked at where it is used
     ],
 )
 def test_what_has_no_meaning_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        make(**options)
+        make(**options)(*samples([0, 1]))
 
 
 @pytest.mark.dist
