@@ -5,10 +5,9 @@ python -m tests.worlds RANK WORLD FOLDER      is what a process of it runs
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import multiprocessing
 import tempfile
+import traceback
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +24,6 @@ from fastface.losses.margins import build_margin
 from fastface.optim import build_optimizer
 from fastface.resharding import restore_model, restore_optimizer, whole_model, whole_optimizer
 
-ROOT = Path(__file__).resolve().parent.parent
 BATCH, CLASSES, STEPS = 8, 7, 20  # 7 classes are 1 or 2 to a process of 4
 
 
@@ -52,8 +50,8 @@ CASES = {
 class Run(NamedTuple):
     losses: np.ndarray
     """[processes, steps]."""
-    chosen: list[list[int]]
-    """Each step's classes, in order; of all processes."""
+    chosen: np.ndarray
+    """bool [CLASSES, steps]: whether a step had the class among its rows."""
     gradients: dict[str, Tensor]
     """Of the first step: by the backbone's weights, by the embeddings [BATCH, D], by the step's rows."""
     model: dict[str, Tensor]
@@ -88,7 +86,8 @@ def train(case: Case, first: int, last: int, start: Path | None = None, saved: d
         again = whole_optimizer(optimizer, task)  # before any step: nothing may get lost
         assert again.keys() == state.keys()
         assert not dist.is_main() or all(torch.equal(again[key], value) for key, value in state.items())
-    losses, chosen, gradients = [], [], {}
+    losses, gradients = [], {}
+    chosen = np.ones((task.head.last - task.head.first, last - first), bool)
     share = BATCH // dist.world()
     own = slice(dist.rank() * share, (dist.rank() + 1) * share)
     for step in range(first, last):
@@ -103,7 +102,7 @@ def train(case: Case, first: int, last: int, start: Path | None = None, saved: d
         embedding.retain_grad()
         loss = task.head(embedding, labels[own]).loss
         loss.backward()
-        dist.average([p.grad for p in list(task.backbone.parameters()) if p.grad is not None])
+        dist.average([p.grad for p in task.backbone.parameters() if p.grad is not None])
         if step == first:
             rows = task.head.learning.grad
             assert embedding.grad is not None
@@ -116,13 +115,12 @@ def train(case: Case, first: int, last: int, start: Path | None = None, saved: d
         task.head.put_back(optimizer)
         task.head.settle()
         losses.append(loss.item())
-        if task.head.sampled:
-            assert task.head._chosen is not None
-            parts = dist.gather_rows(task.head._chosen.numpy() + task.head.first)
-            chosen.append(np.concatenate(parts).tolist())
+        if task.head._chosen is not None:
+            chosen[:, step - first] = np.isin(np.arange(len(chosen)), task.head._chosen.numpy())
     each = np.stack(dist.gather_rows(np.array(losses)))
     whole = whole_model(task), whole_optimizer(optimizer, task)
-    return Run(each, chosen, gradients, *({name: value.clone() for name, value in part.items()} for part in whole))
+    every = np.concatenate(dist.gather_rows(chosen))
+    return Run(each, every, gradients, *({name: value.clone() for name, value in part.items()} for part in whole))
 
 
 def collected() -> dict[str, Tensor]:
@@ -191,39 +189,32 @@ def everything() -> tuple[dict[str, Run], dict[int, list[dict[str, Tensor]]]]:
 
 
 def start(folder: Path, world: int) -> dict[str, Run]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.worlds", str(rank), str(world), str(folder)],
-            cwd=ROOT,
-            env=environment | {"CUDA_VISIBLE_DEVICES": ""},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world)
-    ]
+    """Run `member` in so many processes, forked from one that has done the imports: they take longer than the work."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.worlds", "torch._dynamo"])  # the latter is what an optimizer imports
+    processes = [context.Process(target=member, args=(rank, world, folder), daemon=True) for rank in range(world)]
+    for process in processes:
+        process.start()
     try:
         for process in processes:
-            said = process.communicate(timeout=120)[0]
-            assert process.returncode == 0, said
+            process.join(180)
     finally:
         for process in processes:
             process.kill()
+    said = [path.read_text() for path in folder.glob("failed-*")]
+    assert [process.exitcode for process in processes] == [0] * world, "\n".join(said)
     return torch.load(folder / f"runs-{world}", weights_only=False)
 
 
-def main(rank: int, world: int, folder: Path) -> None:
-    td.init_process_group("gloo", init_method=f"file://{folder}/store-{world}", rank=rank, world_size=world)
-    found = runs(folder)
-    if rank == 0:
-        torch.save(found, folder / f"runs-{world}")
-    torch.save(collected(), folder / f"collected-{world}-{rank}")
-    td.barrier()
-    td.destroy_process_group()
-
-
-if __name__ == "__main__":
-    from tests import worlds  # the classes of what is saved belong to tests.worlds, not to __main__
-
-    worlds.main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+def member(rank: int, world: int, folder: Path) -> None:
+    try:
+        td.init_process_group("gloo", init_method=f"file://{folder}/store-{world}", rank=rank, world_size=world)
+        found = runs(folder)
+        if rank == 0:
+            torch.save(found, folder / f"runs-{world}")
+        torch.save(collected(), folder / f"collected-{world}-{rank}")
+        td.barrier()
+        td.destroy_process_group()
+    except BaseException:
+        (folder / f"failed-{rank}").write_text(traceback.format_exc())
+        raise

@@ -99,8 +99,9 @@ class ClassRows(nn.Module):
         self.weight.data[lines] = self.rows.data
         for key, value in optimizer.state[self.rows].items():
             if self._is_moment(value):
-                full = self.moments.setdefault(key, torch.zeros_like(self.weight.data))
-                full[lines] = value
+                if key not in self.moments:
+                    self.moments[key] = torch.zeros_like(self.weight.data)
+                self.moments[key][lines] = value
 
     def own(self, labels: Tensor) -> Tensor:
         """Return where the classes [N] stand among this process's rows of the step; -1 for other processes' classes.

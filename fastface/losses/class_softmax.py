@@ -7,7 +7,7 @@ Gimelshein, arXiv 1805.02867); the backward pass goes through the same chunks wi
 The exponentials are kept for it where they fit: three matrix products then, and four otherwise.
 
 Peak memory beside the centres [C * K, D], their gradient and the optimizer's moments, in bytes: at most
-kept + 8 * CHUNK_BYTES + 12 * N * D * item, where kept = N * C * (item, and 8 more with sub-centres) if that is at most
+kept + 12 * CHUNK_BYTES + 12 * N * D * item, where kept = N * C * (item, and 8 more with sub-centres) if that is at most
 `memory_bytes`, and 0 otherwise: bounded whatever C is. Four buffers are in use at once; a CPU's allocator leaves gaps.
 """
 
@@ -125,16 +125,16 @@ class _Compare(torch.autograd.Function):
         rules: Rules = ctx.rules
         harder = None if harder_than is None else (harder_than * rules.scale, t)
         whole = _finite(lse)
-        x = (embedding * rules.scale).to(ctx.product)
+        scaled, x = (embedding * rules.scale).to(ctx.product), embedding.to(ctx.product)
         d_embedding = torch.zeros_like(embedding)
-        d_centres = torch.empty_like(centres)
+        d_centres = torch.empty_like(centres) if ctx.needs_input_grad[1] else None
         for number, (first, last) in enumerate(_chunks(embedding, len(centres) // rules.sub_centres, rules)):
             unit, inverse = _unit(centres, first, last, rules, ctx.product)
             if kept:
                 terms, shift, best = kept[3 * number : 3 * number + 3]
                 d = terms * (on_lse * (shift - whole).exp())[:, None]  # [N, c]
             else:
-                z, _, best = _logits(x, unit, own - first, rules, centres.dtype)
+                z, _, best = _logits(scaled, unit, own - first, rules, centres.dtype)
                 slope = _leave_out_and_harden(z, rules, harder)
                 d = z.sub_(whole[:, None]).exp_().mul_(on_lse[:, None])
                 if slope is not None:
@@ -143,8 +143,10 @@ class _Compare(torch.autograd.Function):
                 d = _to_sub_centres(d, best, rules.sub_centres)
             d = d.to(ctx.product)  # [N, c * K]
             d_embedding += d @ unit
+            if d_centres is None:
+                continue
             d_rows = d_centres[first * rules.sub_centres : last * rules.sub_centres]
-            d_rows.copy_(d.T @ x)
+            d_rows.copy_(d.T @ x).mul_(rules.scale)  # after the product: a float16 holds no more than 65504
             if inverse is not None:  # (g - (g . u) u) / |w|, u = w / |w|, is what a gradient g by u is by w
                 rows = centres[first * rules.sub_centres : last * rules.sub_centres]
                 d_rows.mul_(inverse)
@@ -226,7 +228,7 @@ def _target(embedding: Tensor, centres: Tensor, own: Tensor, rules: Rules) -> tu
 
 def _add_target(
     d_embedding: Tensor,
-    d_centres: Tensor,
+    d_centres: Tensor | None,
     on_target: Tensor,
     embedding: Tensor,
     centres: Tensor,
@@ -238,13 +240,13 @@ def _add_target(
     """Add the gradient that comes through the own class's cosine, in place."""
     if len(centres) == 0:
         return
-    weight = torch.where(own >= 0, on_target, torch.zeros_like(on_target))[:, None]
+    weight = torch.where(own >= 0, on_target, 0.0)[:, None]
     centre = centres[chosen]  # [N, D]
-    if not rules.normalised:
-        d_embedding += weight * centre
-        d_centres.index_add_(0, chosen, weight * embedding)
-        return
-    length = torch.linalg.vector_norm(centre, dim=1, keepdim=True).clamp_min(TINY)
-    unit = centre / length
-    d_embedding += weight * unit
-    d_centres.index_add_(0, chosen, weight * (embedding - target[:, None] * unit) / length)
+    d_centre = weight * embedding
+    if rules.normalised:
+        length = torch.linalg.vector_norm(centre, dim=1, keepdim=True).clamp_min(TINY)
+        centre = centre / length
+        d_centre = weight * (embedding - target[:, None] * centre) / length
+    d_embedding += weight * centre
+    if d_centres is not None:
+        d_centres.index_add_(0, chosen, d_centre)

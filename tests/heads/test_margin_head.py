@@ -288,13 +288,12 @@ def test_two_backward_passes_add_up() -> None:
         ({"s": math.nan}, "above 0"),
         ({"filter_above": 1.0}, "0.4 is usual"),
         ({"filter_above": 0.0}, "0.4 is usual"),
-        ({"keep_hardest": 0.0}, "0.7 is usual"),
-        ({"keep_hardest": 1.5}, "0.7 is usual"),
+        ({"keep_hardest": 1.5}, "0.7 is usual"),  # may change from step to step: it is looked at where it is used
     ],
 )
 def test_what_has_no_meaning_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        make(**options)
+        make(**options)(*samples([0, 1]))
 
 
 @pytest.mark.dist
@@ -309,7 +308,7 @@ def test_processes_learn_what_one_process_learns(case: str, world: int) -> None:
     assert several.losses.shape == (world, 20)
     assert (several.losses == several.losses[0]).all()
     np.testing.assert_allclose(several.losses[0], alone.losses[0], rtol=1e-12 if exact else 1e-6)
-    assert several.chosen == alone.chosen
+    np.testing.assert_array_equal(several.chosen, alone.chosen)
     for found, expected, tolerance in [
         (several.gradients, alone.gradients, 1e-12 if exact else 1e-5),
         (several.model, alone.model, 1e-11 if exact else 1e-4),

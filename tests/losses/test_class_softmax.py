@@ -99,6 +99,33 @@ def test_gradients_are_those_of_autograd(
 
 
 @pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("rules", RULES, ids=IDS)
+def test_frozen_centres_leave_the_gradient_by_the_embeddings(rules: Rules, keep: bool) -> None:
+    rows, centres, own = inputs(rules)
+    rules = rules if keep else rules._replace(memory_bytes=0)
+    gradients = []
+    for by in (centres, centres.detach()):
+        found = compare(rows, by, own, rules)
+        gradients += torch.autograd.grad((found.lse + found.target).sum(), rows)
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_float16_holds_the_gradients_of_a_scaled_loss(keep: bool) -> None:
+    """16 samples of one direction, all probability on one class, a loss times 65536 (torch's first loss scale)."""
+    rules = Rules(64.0, memory_bytes=1 << 20 if keep else 0)
+    rows, centres = torch.ones(16, 4) / 2, torch.eye(3, 4) + 0.1
+    for product in (torch.float16, torch.float32):
+        a, b = rows.clone().requires_grad_(), centres.clone().requires_grad_()
+        found = compare(a, b, torch.zeros(16, dtype=torch.int64), rules, product=product)
+        (found.lse.mean() * 65536).backward()
+        assert a.grad is not None
+        assert b.grad is not None
+        assert a.grad.isfinite().all()
+        assert b.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("size", [1, 1 << 20])
 def test_sums_survive_logits_beyond_what_exp_can_hold(monkeypatch: pytest.MonkeyPatch, size: int, keep: bool) -> None:
     """Logits from -3000 to 3000 in rising and falling order of classes, so that the running maximum moves or stays."""
@@ -173,7 +200,7 @@ print((peak() - before) * 1024)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     exponentials = samples * classes * 4 if keep else 0
-    formula = exponentials + 8 * class_softmax.CHUNK_BYTES["cpu"] + 12 * samples * size * 4
+    formula = exponentials + 12 * class_softmax.CHUNK_BYTES["cpu"] + 12 * samples * size * 4
     grown = int(done.stdout) - 2 * classes * size * 4  # less the centres and their gradient
     assert grown < formula
     assert grown > exponentials
