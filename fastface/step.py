@@ -89,8 +89,9 @@ def _compare_all(run: Run, batches: Iterator[Batch], step: int, watch: Watch) ->
         with _synchronised(run, micro == run.accumulation - 1):
             with watch("forward"):
                 embedding = _embed(run, batch)
-            with watch("backward"):
-                torch.autograd.backward(embedding, gradient)
+            if embedding.requires_grad:  # optim.freeze_epochs may keep the whole network at first
+                with watch("backward"):
+                    torch.autograd.backward(embedding, gradient)
     return {"loss": out.loss.detach(), **{key: value.detach() for key, value in out.terms.items()}}
 
 
@@ -160,7 +161,7 @@ def _tell_all_of_infinity(shared: list[Tensor], own: list[Tensor]) -> None:
     """Let an infinite gradient of one process's rows be seen by all, so that all skip the same step."""
     if own and shared:
         bad = dist.total(torch.stack([(~g.isfinite()).any() for g in own]).any().float())
-        first = shared[0].view(-1)[:1]
+        first = shared[0][(0,) * shared[0].ndim]  # a view whatever the memory format
         first += torch.where(bad > 0, torch.inf, 0.0).to(first.dtype)
 
 

@@ -92,9 +92,6 @@ class Task(nn.Module):
 class Windowed(nn.Module):
     """A backbone that sees a fixed window of its input, so that a 112x96 network takes 112x112 images."""
 
-    collapsed_loss: float | None = None
-    """The loss where all embeddings are one, if that says something."""
-
     def __init__(self, backbone: Backbone, window: tuple[int, int, int, int] | None) -> None:
         super().__init__()
         self.backbone = backbone
