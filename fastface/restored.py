@@ -23,9 +23,10 @@ def restored_task(
     """Build the task as a new run starts, or as a checkpoint left it; name the tensors that weights had filled."""
     teacher = restored_teacher(config, index, saved, notes)
     torch.manual_seed(config.seed)
-    task = build_task(
-        config.task, config.model, config.data, num_classes=index.num_classes, seed=config.seed, teacher=teacher
-    )
+    model = config.model
+    if saved is not None:  # everything comes from the checkpoint, so the file or timm's server need not be there
+        model = model.model_copy(update={"pretrained": False})
+    task = build_task(config.task, model, config.data, num_classes=index.num_classes, seed=config.seed, teacher=teacher)
     if config.train.precision == "fp64":
         task.double()  # before loading, which would round to float32
     if saved is not None:

@@ -162,8 +162,8 @@ def _tell_all_of_infinity(shared: list[Tensor], own: list[Tensor]) -> None:
     """Let an infinite gradient of one process's rows be seen by all, so that all skip the same step."""
     if own and shared:
         bad = dist.total(torch.stack([(~g.isfinite()).any() for g in own]).any().float())
-        first = shared[0][(0,) * shared[0].ndim]
-        first.add_(torch.where(bad > 0, torch.inf, 0.0).to(first.dtype))
+        first = shared[0][(0,) * shared[0].ndim]  # a view whatever the memory format
+        first += torch.where(bad > 0, torch.inf, 0.0).to(first.dtype)
 
 
 class FiniteGuard:

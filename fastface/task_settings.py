@@ -145,7 +145,7 @@ class ArcFaceTask(Section):
     keep_hardest_after_epochs: float = Field(default=0.0, ge=0)
     """Learn from all before."""
     head_memory_mb: int = Field(default=512, gt=0)
-    """Bound on each buffer of samples x identities; beyond it the loss is computed in chunks of identities."""
+    """Values of samples x identities are kept up to this size for the backward pass, and computed again beyond it."""
     triplet: TripletTerm | None = None
     """Add a triplet loss of the same embeddings."""
     triplet_weight: float = Field(default=1.0, gt=0)

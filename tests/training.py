@@ -2,16 +2,22 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import yaml
 from accelerate.state import AcceleratorState
+from PIL import Image
 from safetensors.torch import load_file
 
 from fastface.command import Command, load_config
+from fastface.conversion.convert import convert
+from fastface.conversion.options import Options
 from fastface.run import build_run
 from fastface.trainer import train
 
@@ -76,11 +82,47 @@ def losses(run: Path) -> dict[int, float]:
 
 
 def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
+    """Return all tensors of a checkpoint by name."""
     folder = run / "checkpoints" / f"step-{step:08d}"
-    return {**load_file(folder / "model.safetensors"), **load_file(folder / "optimizer.safetensors")}
+    average = folder / "average.safetensors"
+    averaged = {f"average/{name}": value for name, value in load_file(average).items()} if average.exists() else {}
+    return {**load_file(folder / "model.safetensors"), **load_file(folder / "optimizer.safetensors"), **averaged}
 
 
 def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     assert a.keys() == b.keys()
     different = [key for key in a if not torch.equal(a[key], b[key])]
     assert not different, f"{len(different)} of {len(a)} tensors differ, first {different[:3]}"
+
+
+def write_people(folder: Path, people: int = 6, images: int = 8) -> Path:
+    """Make a shard set of people who can be told apart: every image is its person's picture with noise."""
+    for person in range(people):
+        (folder / "raw" / f"person_{person:03d}").mkdir(parents=True)
+        own = np.random.default_rng([person]).integers(60, 196, (4, 4, 3))
+        for number in range(images):
+            noise = np.random.default_rng([person, number]).integers(-20, 21, (4, 4, 3))
+            picture = Image.fromarray((own + noise).astype(np.uint8)).resize((32, 32), Image.Resampling.BICUBIC)
+            picture.save(folder / "raw" / f"person_{person:03d}" / f"{number:03d}.jpg", quality=90)
+    convert(Options("folder", folder / "raw", folder / "set", shard_size=8, workers=1))
+    return folder / "set"
+
+
+def write_task(folder: Path, shards: Path, task: str, *overlays: str) -> Path:
+    """Write a configuration with this task section, a network of tokens that is quick, and further YAML over it."""
+    content = yaml.safe_load(write_config(folder, shards).read_text())
+    content["task"] = yaml.safe_load(task)
+    content["model"] |= {"backbone": "test_vit"}
+    for overlay in overlays:
+        for section, values in yaml.safe_load(overlay).items():
+            content[section] |= values
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def cut_back(run: Path, step: int) -> None:
+    """Take away the checkpoints after a step, as if the run had been killed before the next."""
+    for folder in sorted((run / "checkpoints").iterdir()):
+        if int(folder.name.removeprefix("step-")) > step:
+            shutil.rmtree(folder)

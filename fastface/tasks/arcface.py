@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from fastface.collect import gather
-from fastface.data.plan import hash_numbers
+from fastface.config import DataConfig
+from fastface.data.index import Index
+from fastface.data.plan import Plan, hash_numbers
 from fastface.heads.margin_head import MarginHead
 from fastface.models import Backbone
 from fastface.tasks.base import Output, StepInfo, Targets, Task
-from fastface.tasks.metric import MINED, Comparison
+from fastface.tasks.metric import MINED, Comparison, comparable
 
 
 class ArcFace(Task):
@@ -43,6 +45,10 @@ class ArcFace(Task):
         self._step, self._epoch = 0, 0.0
         self.margin_ramp_epochs = margin_ramp_epochs
         self.keep_hardest, self.keep_hardest_after_epochs = head.keep_hardest, keep_hardest_after_epochs
+
+    def plan(self, data: DataConfig, index: Index, batch_size: int, seed: int) -> Plan:
+        plan = super().plan(data, index, batch_size, seed)
+        return plan if self.triplet is None else comparable(plan, index, data.plan.name)
 
     def before_step(self, info: StepInfo, optimizer: torch.optim.Optimizer) -> None:
         self._step, self._epoch = info.step, info.epoch

@@ -2,11 +2,14 @@
 
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fastface.collect import gather
-from fastface.data.plan import hash_numbers
+from fastface.config import DataConfig
+from fastface.data.index import Index
+from fastface.data.plan import Plan, hash_numbers
 from fastface.losses.compared import Compared
 from fastface.models import Backbone
 from fastface.tasks.base import Output, StepInfo, Targets, Task
@@ -45,6 +48,9 @@ class Metric(Task):
         self.collapsed_loss = collapsed_loss
         self._step, self._epoch = 0, 0.0
 
+    def plan(self, data: DataConfig, index: Index, batch_size: int, seed: int) -> Plan:
+        return comparable(super().plan(data, index, batch_size, seed), index, data.plan.name)
+
     def before_step(self, info: StepInfo, optimizer: torch.optim.Optimizer) -> None:
         self._step, self._epoch = info.step, info.epoch
 
@@ -52,3 +58,24 @@ class Metric(Task):
         key = hash_numbers(self.seed, self._step, MINED)
         rows, labels = gather(embedding), gather(targets["labels"])
         return Output(*self.comparison(rows, labels, key=key, epoch=self._epoch))
+
+
+def comparable(plan: Plan, index: Index, name: str) -> Plan:
+    """Refuse a plan whose batches have nothing to compare, and note one whose batches have little.
+
+    The first batch is looked at: plans differ from step to step in who is drawn, not in how.
+    """
+    counts = np.unique(index.labels_of(plan[0].records), return_counts=True)[1]  # images of each identity there
+    if counts.max() < 2 or len(counts) < 2:
+        raise ValueError(
+            "the task compares images of one identity with each other and with those of other identities, and the "
+            f"first batch of data.plan {name} has {len(counts)} identities with at most {counts.max()} image(s) each: "
+            "set data.plan.name: per-identity, with data.plan.images of 2 or more and a larger train.batch_size"
+        )
+    alone = counts[counts == 1].sum() / counts.sum()
+    if alone > 0.5:
+        plan.notes.append(
+            f"{alone:.0%} of the first batch's images are the only ones of their identity there, and are compared with "
+            "other identities only: data.plan per-identity brings several images of each"
+        )
+    return plan
