@@ -168,9 +168,10 @@ def read_rows(file: Path, name: str, wanted: np.ndarray) -> Tensor:
 
 def _named(classes: Sequence[str], data: Mapping[str, Any], other: Mapping[str, Any]) -> Iterable[str]:
     """Name classes as another data section does: as SOURCE/NAME where only that one keeps its sources separate."""
-    if other["labels"] != "separate" or data["labels"] == "separate" or data["shards"] is None:
+    shards = data.get("shards")
+    if other.get("labels") != "separate" or data.get("labels") == "separate" or shards is None:
         return classes
-    source = Path(data["shards"]).name
+    source = Path(shards).name  # as MixedIndex has it
     return (f"{source}/{name}" for name in classes)
 
 

@@ -51,9 +51,9 @@ def _learn_each(run: Run, batches: Iterator[Batch], step: int, watch: Watch) -> 
             batch = _next(run, batches, step, micro)
         with _synchronised(run, micro == run.accumulation - 1):
             with watch("forward"):
-                embedding = _embed(run, batch)
+                embedding, targets = _embed(run, batch), _targets(run, batch)
             with watch("loss"), run.accelerator.autocast():
-                out: Output = run.task.objective(embedding, run.task.targets(batch))
+                out: Output = run.task.objective(embedding, targets)
             with watch("backward"):
                 run.accelerator.backward(out.loss / run.accumulation)
         for key, value in {"loss": out.loss, **out.terms}.items():
@@ -78,8 +78,7 @@ def _compare_all(run: Run, batches: Iterator[Batch], step: int, watch: Watch) ->
             kept.append(batch._replace(images=batch.images.clone()))  # the loader uses its memory again
         with watch("forward"), torch.no_grad(), statistics_kept(run.task.backbone):
             embeddings.append(_embed(run, kept[-1]))
-            with run.accelerator.autocast():
-                targets.append(run.task.targets(kept[-1]))
+            targets.append(_targets(run, kept[-1]))
     leaf = torch.cat(embeddings).requires_grad_()
     with watch("loss"), run.accelerator.autocast():
         out = run.task.objective(leaf, {key: torch.cat([t[key] for t in targets]) for key in targets[0]})
@@ -107,6 +106,11 @@ def _embed(run: Run, batch: Batch) -> Tensor:
     # Dropout depends on (seed, step, micro-batch) alone: nothing to save, and the same on any number of processes.
     torch.manual_seed(seed_of(run.config.seed, batch.step, dist.rank() * run.accumulation + batch.micro))
     return run.network(run.task.inputs(batch))
+
+
+def _targets(run: Run, batch: Batch) -> Targets:
+    with run.accelerator.autocast():  # a teacher embeds in the student's precision
+        return run.task.targets(batch)
 
 
 def _synchronised(run: Run, last: bool) -> contextlib.AbstractContextManager[Any]:

@@ -100,7 +100,8 @@ class Distillation(Section):
     teacher: Path
     """A RUN or a step folder. Its input size and normalisation may be others, its faces should be cut alike."""
     weight: float = Field(default=1.0, gt=0)
-    """Of (1 - cosine to the teacher's embedding), added to the task's loss."""
+    """Of (1 - cosine to the teacher's embedding), added to the task's loss. By the cosine to the own centre a margin
+    softmax has a gradient of up to s: 1 is little beside it, s / 2 is a like share."""
 
 
 class TripletTerm(Section):
