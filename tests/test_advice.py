@@ -23,11 +23,18 @@ SOUND = {
 AROUND = {"num_classes": 85_742, "num_images": 5_822_653, "micro_batch": 128, "bf16": True}
 
 
-def margin(name: str = "arcface", s: float = 64.0, sample_rate: float = 1.0, **parameters: float) -> SimpleNamespace:
+def margin(
+    name: str = "arcface",
+    s: float = 64.0,
+    sample_rate: float = 1.0,
+    filter_above: float | None = None,
+    **parameters: float,
+) -> SimpleNamespace:
     """Return an arcface task as the configuration has it; m is 0.5 unless the margin goes by another name."""
     parameters = parameters or ({} if name in ("softmax", "normface") else {"m": 0.5})
     section = SimpleNamespace(name=name, **parameters)
-    return SimpleNamespace(name="arcface", margin=section, s=s, sample_rate=sample_rate, triplet=None)
+    rest = {"sample_rate": sample_rate, "filter_above": filter_above, "triplet": None}
+    return SimpleNamespace(name="arcface", margin=section, s=s, **rest)
 
 
 def pair(loss: str = "contrastive", margin: float = 0.5, distance: str = "plain", keep: float = 1) -> SimpleNamespace:
@@ -178,6 +185,7 @@ NOT_GIVEN: dict[str, list[dict[str, Any]]] = {
     ],
     "curricular_small": [{"task": margin("curricularface")}, {"model": {"backbone": "mobilefacenet"}}],
     "partial_fc": [
+        {"task": margin("cosface", sample_rate=0.1, filter_above=0.4)},
         {
             "task": margin("cosface", sample_rate=0.2, m=0.4),
             "around": {"num_classes": 2_059_906, "num_images": 42_474_557},
