@@ -97,7 +97,7 @@ GIVEN: dict[str, list[tuple[dict[str, Any], str]]] = {
     "frozen_throughout": [({"optim": {"freeze_epochs": 20.0}}, "freeze_epochs 20 of 20")],
     "few_views": [
         ({"data": PK, "train": {"epochs": 10.0}}, "show an image 0.59 times"),
-        ({"data": {"plan": PK["plan"] | {"steps_per_epoch": 10}}, "train": {"epochs": 9.0}}, "show an image 0.016 times"),
+        ({"data": {"plan": PK["plan"] | {"steps_per_epoch": 10}}, "train": {"epochs": 9.0}}, "an image 0.016 times"),
     ],
     "left_out": [
         ({"around": {"num_images": 2040, "num_classes": 100}, "task": margin(s=24.0, m=0.2)}, "1,016 of 2,040")
@@ -189,7 +189,7 @@ NOT_GIVEN: dict[str, list[dict[str, Any]]] = {
         {
             "task": margin("cosface", sample_rate=0.2, m=0.4),
             "around": {"num_classes": 2_059_906, "num_images": 42_474_557},
-        }
+        },
     ],
     "shallow": [{"task": margin(m=0.2), "around": {"num_images": 3 * 85_742}}],
     "no_positives": [{"task": TRIPLET, "model": WEIGHTS, "data": PK}],

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import timm
+import torch
 from safetensors.torch import save_file
 
 from fastface.advice import ADVICE
@@ -21,6 +22,7 @@ from fastface.conversion.convert import convert
 from fastface.conversion.options import Options
 from fastface.data.index import Index
 from fastface.foreign import KINDS
+from fastface.tasks import build_task
 from tests.training import assert_same_bits, losses, run_here, weights
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -150,6 +152,17 @@ def test_a_recipe_is_advised_as_its_header_says(name: str) -> None:
     micro = config.train.micro_batch or config.train.batch_size // 8
     facts = Facts(config, recipe.identities, recipe.images, micro, True, None)
     assert {row.name for row in ADVICE if row.fires(facts)} == set(recipe.advice.split())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_network_of_a_recipe_can_be_built(name: str) -> None:
+    config = load_config(ROOT / "configs" / f"{name}.yaml")
+    model = config.model.model_copy(update={"pretrained": False})  # nothing is fetched
+    with torch.device("meta"):
+        task = build_task(config.task, model, config.data, num_classes=10, seed=0)
+        width, height = config.data.size
+        embedding = task.backbone.eval()(torch.zeros(1, 3, height, width))
+    assert embedding.shape == (1, 512)
 
 
 # Headers: commands that could be typed.
