@@ -111,10 +111,11 @@ class TripletTerm(Section):
     """Between the distance to another identity and that to the own one."""
     distance: Literal["squared", "plain"] = "squared"
     """Of unit embeddings: squared (FaceNet) or plain (Hermans et al.)."""
-    mining: Literal["semi-hard", "hardest", "batch-hard", "distance-weighted", "all"] = "semi-hard"
-    """semi-hard: a random negative farther than the positive, yet inside the margin (FaceNet); hardest: the nearest
-    negative of every pair; batch-hard: the farthest positive and the nearest negative of every image (Hermans et al.,
-    2017); distance-weighted: Wu et al., 2017; all: every triplet."""
+    mining: Literal["semi-hard", "violators", "hardest", "batch-hard", "distance-weighted", "all"] = "semi-hard"
+    """semi-hard: a random negative farther than the positive, yet inside the margin (FaceNet); violators: of all inside
+    the margin, nearer ones included (davidsandberg's facenet); hardest: the nearest negative of every pair; batch-hard:
+    the farthest positive and the nearest negative of every image (Hermans et al., 2017); distance-weighted: Wu et al.,
+    2017; all: every triplet."""
     hardest_after_epochs: float | None = Field(default=None, ge=0)
     """A curriculum: from this epoch on, mining is `hardest`."""
     soft: bool = False
