@@ -1,5 +1,7 @@
 """Configuration and checkpoint -> task, optimizer and average as a new run starts, or as the checkpoint left them."""
 
+from pathlib import Path
+
 import torch
 
 from fastface import checkpoint
@@ -8,7 +10,7 @@ from fastface.data.index import Index
 from fastface.ema import WeightAverage
 from fastface.inherited import load_teacher, start_centres
 from fastface.optim import build_optimizer, parameter_groups
-from fastface.predictor import load_backbone_from
+from fastface.predictor import find_checkpoint, load_backbone_from
 from fastface.resharding import restore_model, restore_optimizer
 from fastface.task_settings import ArcFaceTask
 from fastface.tasks import build_task
@@ -48,6 +50,14 @@ def restored_task(
             "model.pretrained, or leave it at 1"
         )
     return task, sorted(loaded)
+
+
+def normalisation_of(weights: Path | None) -> tuple[float, float] | None:
+    """Return mean and std of the pixels that a RUN's network was trained on; None where nothing says so."""
+    if weights is None or weights.suffix == ".safetensors":
+        return None
+    card = find_checkpoint(weights, tensors=False).state["card"]
+    return card["mean"], card["std"]
 
 
 def restored_teacher(

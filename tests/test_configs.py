@@ -78,11 +78,11 @@ RECIPES = {
         "adamw_decay", f"pairs.yaml {PRETRAINED}", TWO_EPOCHS,
     ),
     "rec_resnet50": Recipe(
-        *MS1MV2, f"{FACETRAIN} optim.weight_decay=0.0005", "", "../heads/arcface.yaml --model.stem auto", 4
+        *MS1MV2, f"{FACETRAIN} optim.weight_decay=0.0005", "", "../objectives/arcface.yaml --model.stem auto", 4
     ),
     "rec_fastcontextface": Recipe(
         *MS1MV2, f"{FACETRAIN} optim.weight_decay=4e-05",
-        "", "../heads/cosface.yaml --model.backbone fastcontextface --train.batch_size 16 --train.micro_batch 8", 4,
+        "", "../objectives/cosface.yaml --model.backbone fastcontextface --train.batch_size 16 --train.micro_batch 8", 4,
     ),
     "lfw_triplet_published": Recipe(
         *LFW,
