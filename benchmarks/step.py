@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import argparse
 import gc
+import hashlib
 import statistics
 import sys
 import tempfile
 import time
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +30,12 @@ from benchmarks.inputs import draw  # noqa: E402
 from benchmarks.peaks import wait  # noqa: E402
 from benchmarks.report import circumstances  # noqa: E402
 from benchmarks.start import make_index  # noqa: E402
-from benchmarks.step_cases import BASE, CASES, CONTIGUOUS, LR, begin, kept_batches  # noqa: E402
+from benchmarks.step_cases import BASE, CASES, CONTIGUOUS, LR, METRIC_LEARNING, begin, kept_batches  # noqa: E402
 from benchmarks.steppers import INSIGHTFACE, Stepper  # noqa: E402
 from fastface.conversion.convert import Options, convert  # noqa: E402
 
 AGREE = 1e-5  # largest relative difference of losses that should be equal; a GPU and half precision are not held to it
+NEEDED = "partial_fc_v2.py"  # what tells a clone of arcface_torch
 HELD = 2  # of the first losses; from random weights rounding grows a hundredfold with each further step
 PARTS = ("forward", "loss", "backward", "optimizer")
 
@@ -92,13 +96,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options.steps = options.steps or (20 if options.device.startswith("cuda") else 1)
     if options.quick:
         options.networks, options.classes, options.rounds = options.networks[:1], [min(options.classes)], 3
-    needed = "partial_fc_v2.py"
     if options.arcface_torch is None:
         print("arcface_torch: left out, --arcface-torch names no clone", file=sys.stderr)
-    elif not (options.arcface_torch / needed).exists():
-        parser.error(f"{options.arcface_torch} has no {needed}: name recognition/arcface_torch of a clone")
+    elif not (options.arcface_torch / NEEDED).exists():
+        parser.error(f"{options.arcface_torch} has no {NEEDED}: name recognition/arcface_torch of a clone")
     chosen = [n for n in CASES if not options.only or n == BASE or any(n.startswith(word) for word in options.only)]
     options.cases = [n for n in chosen if options.arcface_torch or not n.startswith("arcface_torch")]
+    if METRIC_LEARNING in options.cases and find_spec("pytorch_metric_learning") is None:
+        print(f"{METRIC_LEARNING}: left out, pytorch-metric-learning is not installed", file=sys.stderr)
+        options.cases.remove(METRIC_LEARNING)
     if min(options.classes) < options.batch * kept_batches(options):
         parser.error(f"--classes must be at least {options.batch * kept_batches(options)}: an image of each is kept")
     return options
@@ -202,7 +208,13 @@ def goals(turns: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
 def method(options: argparse.Namespace) -> dict[str, Any]:
     """Return what a reader needs to repeat the measurement."""
     device = torch.device(options.device)
+    peers = {}
+    if METRIC_LEARNING in options.cases:
+        peers["pytorch-metric-learning"] = version("pytorch-metric-learning")
+    if options.arcface_torch:
+        peers["partial_fc_v2.py, sha256"] = hashlib.sha256((options.arcface_torch / NEEDED).read_bytes()).hexdigest()
     return {
+        "peers": peers,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "precision": options.precision,
         "threads": torch.get_num_threads(),

@@ -127,13 +127,14 @@ class Case(NamedTuple):
 
 
 BASE, CONTIGUOUS = "fastface", "fastface, contiguous"
+METRIC_LEARNING = "loop by hand, pytorch-metric-learning"
 CASES = {
     BASE: Case(ours),
     CONTIGUOUS: Case(lambda s: ours(s, channels_last=False), BASE, 1),
     "loop by hand, channels last": Case(lambda s: by_hand(s, DenseHead, channels_last=True), BASE),
     "loop by hand": Case(lambda s: by_hand(s, DenseHead), CONTIGUOUS),
     # Its margin has the exact gradient.
-    "loop by hand, pytorch-metric-learning": Case(lambda s: by_hand(s, metric_learning_head), CONTIGUOUS, 1),
+    METRIC_LEARNING: Case(lambda s: by_hand(s, metric_learning_head), CONTIGUOUS, 1),
     "arcface_torch": Case(arcface_torch, CONTIGUOUS),
     # Whoever samples classes draws others.
     "fastface, sample_rate 0.1": Case(lambda s: ours(s, sample_rate=0.1)),

@@ -91,4 +91,5 @@ def test_a_clone_that_is_none_and_too_few_identities_are_refused(
     quick = parse(["--quick", "--only", "loop by hand"])
     assert (quick.networks, quick.classes, quick.rounds, quick.steps) == (["mbf"], [10_000], 3, 1)
     assert quick.cases[0] == BASE
-    assert len(quick.cases) == 4
+    assert "loop by hand" in quick.cases
+    assert not any(name.startswith("arcface_torch") for name in quick.cases)
