@@ -149,17 +149,31 @@ def finish_gradients(run: Run) -> Tensor:
         run.accelerator.unscale_gradients(run.optimizer)
     device = run.accelerator.device
     norm = (_squares(shared, device) + dist.total(_squares(own, device))).sqrt()
-    clip = run.config.optim.clip_norm
-    finite = norm.isfinite()
-    factor = torch.where(finite, (clip / (norm + 1e-6)).clamp(max=1.0) if clip else torch.ones_like(norm), 0.0)
-    for gradient in [*shared, *own]:
-        gradient.mul_(factor.to(gradient.dtype)).masked_fill_(~finite, 0.0)
+    if shared or own:
+        _scale([*shared, *own], norm, run.config.optim.clip_norm)
     return norm.detach()
 
 
 def _squares(gradients: list[Tensor], device: torch.device) -> Tensor:
-    lengths = [torch.linalg.vector_norm(gradient).to(device) for gradient in gradients]
-    return torch.stack(lengths).square().sum() if lengths else torch.zeros((), device=device)
+    if not gradients:
+        return torch.zeros((), device=device)
+    return torch.stack([length.to(device) for length in torch._foreach_norm(gradients)]).square().sum()
+
+
+def _scale(gradients: list[Tensor], norm: Tensor, clip: float | None) -> None:
+    """Shorten gradients whose length together is `norm` to `clip`; make them zero where it is not finite; in place."""
+    finite = norm.isfinite()
+    if norm.device.type == "cpu":  # looking is free, and most steps need no pass over the memory of all gradients
+        if not finite:
+            torch._foreach_zero_(gradients)
+        elif clip and norm + 1e-6 > clip:
+            torch._foreach_mul_(gradients, float(clip / (norm + 1e-6)))
+        return
+    if clip:
+        torch._foreach_mul_(gradients, (clip / (norm + 1e-6)).clamp(max=1.0))
+    spoilt = ~finite  # NaN times anything is NaN, so it is overwritten
+    for gradient in gradients:
+        gradient.masked_fill_(spoilt, 0.0)
 
 
 def _tell_all_of_infinity(shared: list[Tensor], own: list[Tensor]) -> None:
