@@ -24,6 +24,8 @@ class Loss(NamedTuple):
     s: float | None = None
     """Scale of the cosines, where there is one."""
     sample_rate: float = 1.0
+    filtered: bool = False
+    """Leaves out other identities that look the same."""
     compares: bool = False
     """Learns from images of one identity within a step."""
     contrastive: float | None = None
@@ -35,7 +37,8 @@ def _loss_of(task: Any) -> Loss:
         margin = task.margin
         m = next((getattr(margin, key) for key in ("m", "m2", "l_margin") if hasattr(margin, key)), 0.0)
         s = None if margin.name == "softmax" else task.s
-        return Loss(margin.name, m, s, task.sample_rate, compares=task.triplet is not None)
+        filtered = task.filter_above is not None
+        return Loss(margin.name, m, s, task.sample_rate, filtered, compares=task.triplet is not None)
     if task.name == "pair":
         if task.loss != "contrastive" or task.keep_hardest < 1:
             return Loss()
@@ -158,6 +161,9 @@ class Facts:
     @property
     def views(self) -> float:
         """How often a per-identity plan shows an image in the whole run, on average."""
+        steps = getattr(self.data.plan, "steps_per_epoch", None)
+        if steps is not None:
+            return self.epochs * steps * self.batch / self.num_images
         return self.epochs * getattr(self.data.plan, "images", math.inf) / self.per_identity
 
     @cached_property

@@ -91,8 +91,10 @@ def save(
     return final
 
 
-def newest(folder: Path) -> Checkpoint:
+def newest(folder: Path, *, tensors: bool = True) -> Checkpoint:
     """Load the newest step folder whose manifest verifies; what is skipped is listed with its reason.
+
+    tensors: False leaves them in their files, for a reader that wants only some.
 
     Raises:
         FileNotFoundError: where no folder verifies, with the reasons.
@@ -100,15 +102,17 @@ def newest(folder: Path) -> Checkpoint:
     skipped: list[str] = []
     for path in sorted(_steps(folder), reverse=True):
         try:
-            return load(path)._replace(skipped=skipped)
+            return load(path, tensors=tensors)._replace(skipped=skipped)
         except ValueError as error:
             skipped.append(str(error))
     reasons = "".join(f"\n  {reason}" for reason in skipped)
     raise FileNotFoundError(f"no complete checkpoint in {folder}{':' if skipped else ''}{reasons}")
 
 
-def load(path: Path) -> Checkpoint:
+def load(path: Path, *, tensors: bool = True) -> Checkpoint:
     """Load one step folder after checking every file against its manifest.
+
+    tensors: see `newest`.
 
     Raises:
         ValueError: naming the file that is missing, of another size or of another hash.
@@ -117,6 +121,8 @@ def load(path: Path) -> Checkpoint:
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     if state.get("format", 0) > FORMAT:
         raise ValueError(f"{path} has checkpoint format {state['format']}; this fastface reads up to {FORMAT}: upgrade")
+    if not tensors:
+        return Checkpoint(path, {}, {}, {}, state, [])
     model, optimizer = load_file(path / "model.safetensors"), load_file(path / "optimizer.safetensors")
     average = path / "average.safetensors"
     return Checkpoint(path, model, optimizer, load_file(average) if average.is_file() else {}, state, [])

@@ -58,7 +58,7 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         gradient = gradients[0]
         if ctx.parts:
-            gradient = gradient.clone()
+            gradient = gradient.clone(memory_format=torch.contiguous_format)
             td.all_reduce(gradient)
         own = gradient[rank() * ctx.count : (rank() + 1) * ctx.count]
         return own * world(), None

@@ -108,11 +108,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content or {}
 
 
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+def _merge(base: dict[str, Any], top: dict[str, Any], where: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Lay one file's keys over another's; a section that is given another name (another task) starts anew."""
     merged = dict(base)
     for key, value in top.items():
-        both = isinstance(value, dict) and isinstance(base.get(key), dict)
-        merged[key] = _merge(base[key], value) if both else value
+        below, there = base.get(key), (*where, str(key))
+        merged[key] = value
+        if isinstance(value, dict) and isinstance(below, dict):
+            renamed = value.get("name", below.get("name")) != below.get("name")
+            if not (renamed and _tagged(_type_at(there))):
+                merged[key] = _merge(below, value, there)
     return merged
 
 

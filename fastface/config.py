@@ -1,11 +1,11 @@
 """Everything a run can be told: the sections of the YAML, their defaults and what they must satisfy together."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 import yaml
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fastface.data.augment.presets import AnyAugment
 from fastface.plan_settings import PlanSettings, ShuffledPlan
@@ -192,7 +192,7 @@ class EvalSet(Section):
 
 class EvalConfig(Section):
     sets: dict[str, EvalSet] = Field(default_factory=dict)
-    """Name -> pairs. The name prefixes the metrics: lfw/acc."""
+    """Name -> pairs. The name prefixes the metrics: lfw/acc. null takes a set of an earlier file away."""
     every_epochs: float | None = Field(default=1.0, gt=0)
     """null: only at the end."""
     best_metric: str | None = None
@@ -206,6 +206,11 @@ class EvalConfig(Section):
     batch_size: int = Field(default=128, gt=0)
     seed: int = 0
     """Of the sampled pairs."""
+
+    @field_validator("sets", mode="before")
+    @classmethod
+    def _without_those_taken_away(cls, sets: Any) -> Any:
+        return {name: pairs for name, pairs in sets.items() if pairs is not None} if isinstance(sets, dict) else sets
 
     @model_validator(mode="after")
     def _consistent(self) -> "EvalConfig":

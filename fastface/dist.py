@@ -54,22 +54,24 @@ def mean(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def average(tensors: list[Tensor]) -> None:
+    """Average tensors over the ranks, in place, by one all-reduce of all of them together: for small ones."""
+    if world() == 1 or not tensors:
+        return
+    flat = torch.cat([t.reshape(-1) for t in tensors])
+    td.all_reduce(flat)
+    flat /= world()
+    for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
 def average_buffers(module: nn.Module) -> None:
     """Average floating-point buffers (BatchNorm's running statistics) over the ranks, in place.
 
-    Done after every step: then a checkpoint holds what every rank holds, whenever it is taken. One all-reduce
-    of all buffers together; iresnet100 has 0.1 MB of them beside 260 MB of gradients.
+    Done after every step: then a checkpoint holds what every rank holds, whenever it is taken. iresnet100 has 0.1 MB of
+    them beside 260 MB of gradients.
     """
-    if world() == 1:
-        return
-    buffers = [b for b in module.buffers() if b.is_floating_point()]
-    if not buffers:
-        return
-    flat = torch.cat([b.reshape(-1) for b in buffers])
-    td.all_reduce(flat)
-    flat /= world()
-    for buffer, part in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
-        buffer.copy_(part.view_as(buffer))
+    average([b for b in module.buffers() if b.is_floating_point()])
 
 
 def gather_rows(rows: np.ndarray) -> list[np.ndarray]:
@@ -85,18 +87,6 @@ def gather_rows(rows: np.ndarray) -> list[np.ndarray]:
     parts = [torch.empty_like(padded) for _ in range(world())]
     td.all_gather(parts, padded)
     return [part[: int(count)].cpu().numpy() for part, count in zip(parts, counts, strict=True)]
-
-
-def average_gradients(parameters: list[nn.Parameter]) -> None:
-    """Average the gradients of parameters that no DistributedDataParallel looks after, in place; they are few."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if world() == 1 or not gradients:
-        return
-    flat = torch.cat([g.reshape(-1) for g in gradients])
-    td.all_reduce(flat)
-    flat /= world()
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
 
 
 def total(tensor: Tensor) -> Tensor:
@@ -125,7 +115,7 @@ def whole_rows(rows: Tensor) -> Tensor:
         return rows.detach()
     counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world())]
     td.all_gather(counts, torch.tensor([len(rows)], dtype=torch.int64, device=rows.device))
-    piece = max(SENT_BYTES // max(rows[:1].numel() * rows.element_size(), 1), 1)
+    piece = max(SENT_BYTES // max(rows.shape[1:].numel() * rows.element_size(), 1), 1)
     if not is_main():
         for start in range(0, len(rows), piece):
             td.send(rows[start : start + piece].contiguous(), 0)
@@ -136,7 +126,7 @@ def whole_rows(rows: Tensor) -> Tensor:
     first = lengths[0]
     for source in range(1, world()):
         for start in range(0, lengths[source], piece):
-            part = torch.empty_like(rows[:1]).expand(min(piece, lengths[source] - start), *rows.shape[1:]).contiguous()
+            part = rows.new_empty((min(piece, lengths[source] - start), *rows.shape[1:]))
             td.recv(part, source)
             out[first + start : first + start + len(part)] = part
         first += lengths[source]

@@ -24,6 +24,8 @@ class PerIdentityPlan(Section):
     """rank: the images of an identity share a micro-batch, for losses that look at one; global: a batch."""
     too_few: Literal["filter", "repeat", "refuse"] = "filter"
     """Identities with fewer images: leave them out, repeat their images, or refuse to start."""
+    steps_per_epoch: int | None = Field(default=None, gt=0)
+    """What an epoch is, for schedules that are published so (facenet's 1,000 batches); null: every identity once."""
 
 
 class WeightedPlan(Section):

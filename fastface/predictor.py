@@ -155,23 +155,25 @@ def module_embedder(module: nn.Module, card: Card, device: str | torch.device, *
     return Embedder(network, card, origin)
 
 
-def find_checkpoint(path: Path) -> checkpoint.Checkpoint:
+def find_checkpoint(path: Path, *, tensors: bool = True) -> checkpoint.Checkpoint:
     """Load the checkpoint a RUN or step folder stands for: a run's best, else its newest.
+
+    tensors: False leaves them in their files, for a reader that wants only some.
 
     Raises:
         ValueError: naming what was looked for.
     """
     if (path / checkpoint.MANIFEST).is_file():
-        return checkpoint.load(path)
+        return checkpoint.load(path, tensors=tensors)
     if not (path / "checkpoints").is_dir():
         raise ValueError(f"{path} is neither a run folder, a step folder of one, nor an .onnx file")
     best = path / "best.json"
     if best.is_file():
         chosen = path / "checkpoints" / checkpoint.step_folder(json.loads(best.read_text(encoding="utf-8"))["step"])
         if chosen.is_dir():
-            return checkpoint.load(chosen)
+            return checkpoint.load(chosen, tensors=tensors)
     try:
-        return checkpoint.newest(path / "checkpoints")
+        return checkpoint.newest(path / "checkpoints", tensors=tensors)
     except FileNotFoundError as error:
         raise ValueError(str(error)) from None
 

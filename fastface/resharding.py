@@ -48,8 +48,12 @@ def whole_optimizer(optimizer: torch.optim.Optimizer, task: nn.Module) -> dict[s
                 continue
             value = torch.as_tensor(value)
             if head is not None and value.shape == parameter.shape:
-                value = dist.whole_rows(head.moments[key] if head.sampled else value)
+                if head.sampled:  # a copy of some rows of head.moments
+                    continue
+                value = dist.whole_rows(value)
             flat[f"{name}/{key}"] = value
+    for name, head in heads.values():
+        flat |= {f"{name}/{key}": dist.whole_rows(rows) for key, rows in head.moments.items()}
     return flat
 
 
@@ -65,7 +69,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, task: nn.Module, flat: M
         if head is not None and value.ndim == 2:
             value = _own(value, head, name)
             if head.sampled:
-                head.moments[key] = value.to(parameter.device, parameter.dtype)
+                head.moments[key] = torch.empty_like(head.weight.data).copy_(value)
                 continue
         parameter = parameter if head is None else head.learning
         fused = any(g.get("fused") for g in optimizer.param_groups if any(p is parameter for p in g["params"]))

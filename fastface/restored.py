@@ -1,32 +1,42 @@
 """Configuration and checkpoint -> task, optimizer and average as a new run starts, or as the checkpoint left them."""
 
+from pathlib import Path
+
 import torch
 
 from fastface import checkpoint
 from fastface.config import RunConfig
 from fastface.data.index import Index
 from fastface.ema import WeightAverage
+from fastface.inherited import load_teacher, start_centres
 from fastface.optim import build_optimizer, parameter_groups
-from fastface.predictor import load_backbone_from
+from fastface.predictor import find_checkpoint, load_backbone_from
 from fastface.resharding import restore_model, restore_optimizer
+from fastface.task_settings import ArcFaceTask
 from fastface.tasks import build_task
+from fastface.tasks.arcface import ArcFace
 from fastface.tasks.base import Task
+from fastface.tasks.distill import Teacher
 
 
 def restored_task(
     config: RunConfig, index: Index, saved: checkpoint.Checkpoint | None, notes: list[str]
 ) -> tuple[Task, list[str]]:
     """Build the task as a new run starts, or as a checkpoint left it; name the tensors that weights had filled."""
+    teacher = restored_teacher(config, index, saved, notes)
     torch.manual_seed(config.seed)
     model = config.model
     if saved is not None:  # everything comes from the checkpoint, so the file or timm's server need not be there
         model = model.model_copy(update={"pretrained": False})
-    task = build_task(config.task, model, config.data, num_classes=index.num_classes, seed=config.seed)
+    task = build_task(config.task, model, config.data, num_classes=index.num_classes, seed=config.seed, teacher=teacher)
     if config.train.precision == "fp64":
         task.double()  # before loading, which would round to float32
     if saved is not None:
         restore_model(task, saved.model)
         return task, list(saved.state.get("loaded", []))
+    if isinstance(task, ArcFace) and isinstance(config.task, ArcFaceTask) and config.task.centres is not None:
+        frozen = config.task.freeze_centres
+        notes.append(start_centres(task.head, index.classes, config.data, config.task.centres, frozen=frozen))
     loaded = set()
     if config.model.weights is not None:
         notes.append(load_backbone_from(config.model.weights, task))
@@ -40,6 +50,36 @@ def restored_task(
             "model.pretrained, or leave it at 1"
         )
     return task, sorted(loaded)
+
+
+def normalisation_of(weights: Path | None) -> tuple[float, float] | None:
+    """Return mean and std of the pixels that a RUN's network was trained on; None where nothing says so."""
+    if weights is None or weights.suffix == ".safetensors":
+        return None
+    card = find_checkpoint(weights, tensors=False).state["card"]
+    return card["mean"], card["std"]
+
+
+def restored_teacher(
+    config: RunConfig, index: Index, saved: checkpoint.Checkpoint | None, notes: list[str]
+) -> Teacher | None:
+    """Load the network to learn from, where there is one; a resumed run wants the one it began with."""
+    teacher = None
+    if config.task.distill is not None:
+        crop = index.meta.get("options", {}).get("crop")
+        teacher, said = load_teacher(config.task.distill.teacher, config.data, crop)
+        notes += said
+    before, now = None if saved is None else saved.state.get("teacher"), None if teacher is None else teacher.sha256
+    if saved is not None and before != now:
+        raise ValueError(
+            f"--resume cannot change the teacher: the run began with {_named(before)}, task.distill gives "
+            f"{_named(now)}. Start a new run, or restore it."
+        )
+    return teacher
+
+
+def _named(sha256: str | None) -> str:
+    return "none" if sha256 is None else f"weights of sha256 {sha256[:12]}"
 
 
 def restored_optimizer(

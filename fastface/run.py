@@ -28,7 +28,7 @@ from fastface.ema import WeightAverage
 from fastface.hardware import decode_threads_of, decoder_of, start_processes
 from fastface.models import describe
 from fastface.optim import LateStart, Schedule, build_schedule
-from fastface.restored import restored_average, restored_optimizer, restored_task
+from fastface.restored import normalisation_of, restored_average, restored_optimizer, restored_task
 from fastface.run_folder import check_plan, check_resumable, differences, find_resumable, hold, new_folder, settle
 from fastface.tasks.base import Task
 
@@ -126,6 +126,7 @@ def build_run(command: Command) -> Run:
         "plan": plan.describe(),
         "micro_batch": micro,
         "loaded": loaded,
+        "teacher": task.distillation.teacher.sha256 if task.distillation is not None else None,
         "threads": torch.get_num_threads(),
         "decoder": decoder_of(config, accelerator.device),
         "world": dist.world(),
@@ -137,7 +138,12 @@ def build_run(command: Command) -> Run:
     else:
         bf16 = accelerator.device.type == "cuda" and torch.cuda.is_bf16_supported()
         found = advise(
-            config, num_classes=index.num_classes, num_images=index.num_samples, micro_batch=micro, bf16=bf16
+            config,
+            num_classes=index.num_classes,
+            num_images=index.num_samples,
+            micro_batch=micro,
+            bf16=bf16,
+            weights_normalisation=normalisation_of(config.model.weights),
         )
         notes += [f"advice: {line}" for line in found]
     # Only now, with everything checked and built, does anything appear on disk.

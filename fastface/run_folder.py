@@ -114,7 +114,9 @@ def check_resumable(config: RunConfig, state: dict[str, Any], dataset_id: str) -
     changed = {k: (before.get(k), now[k]) for k in now if before.get(k) != now[k]}
     fixed = ("seed", "task.", "model.", "data.size", "data.flip", "data.mean", "data.std", "optim.name")
     fixed += ("data.resize", "data.augment", "data.scales", "train.batch_size", "train.precision")
-    fatal = {k: v for k, v in changed.items() if k.startswith(fixed) and k not in ("model.weights", "model.pretrained")}
+    # What was read at the start is not read again, and a teacher is known by its weights.
+    places = ("model.weights", "model.pretrained", "task.centres", "task.distill.teacher")
+    fatal = {k: v for k, v in changed.items() if k.startswith(fixed) and k not in places}
     if fatal:
         table = "".join(f"\n  {k}: {a!r} -> {b!r}" for k, (a, b) in fatal.items())
         raise ValueError(f"--resume cannot change these settings:{table}\nStart a new run, or restore them.")

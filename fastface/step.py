@@ -51,9 +51,9 @@ def _learn_each(run: Run, batches: Iterator[Batch], step: int, watch: Watch) -> 
             batch = _next(run, batches, step, micro)
         with _synchronised(run, micro == run.accumulation - 1):
             with watch("forward"):
-                embedding = _embed(run, batch)
+                embedding, targets = _embed(run, batch), _targets(run, batch)
             with watch("loss"), run.accelerator.autocast():
-                out: Output = run.task.loss(embedding, run.task.targets(batch))
+                out: Output = run.task.objective(embedding, targets)
             with watch("backward"):
                 run.accelerator.backward(out.loss / run.accumulation)
         for key, value in {"loss": out.loss, **out.terms}.items():
@@ -78,18 +78,18 @@ def _compare_all(run: Run, batches: Iterator[Batch], step: int, watch: Watch) ->
             kept.append(batch._replace(images=batch.images.clone()))  # the loader uses its memory again
         with watch("forward"), torch.no_grad(), statistics_kept(run.task.backbone):
             embeddings.append(_embed(run, kept[-1]))
-            targets.append(run.task.targets(kept[-1]))
+            targets.append(_targets(run, kept[-1]))
     leaf = torch.cat(embeddings).requires_grad_()
     with watch("loss"), run.accelerator.autocast():
-        out = run.task.loss(leaf, {key: torch.cat([t[key] for t in targets]) for key in targets[0]})
+        out = run.task.objective(leaf, {key: torch.cat([t[key] for t in targets]) for key in targets[0]})
     with watch("backward"):
         run.accelerator.backward(out.loss)
     assert leaf.grad is not None
-    for micro, (batch, gradient) in enumerate(zip(kept, leaf.grad.split(len(kept[0].images)), strict=True)):
-        with _synchronised(run, micro == run.accumulation - 1):
-            with watch("forward"):
-                embedding = _embed(run, batch)
-            if embedding.requires_grad:  # optim.freeze_epochs may keep the whole network at first
+    if any(p.requires_grad for p in run.task.backbone.parameters()):  # else all of it was loaded and is kept as it is
+        for batch, gradient in zip(kept, leaf.grad.split(run.state["micro_batch"]), strict=True):
+            with _synchronised(run, batch.micro == run.accumulation - 1):
+                with watch("forward"):
+                    embedding = _embed(run, batch)
                 with watch("backward"):
                     torch.autograd.backward(embedding, gradient)
     return {"loss": out.loss.detach(), **{key: value.detach() for key, value in out.terms.items()}}
@@ -106,6 +106,11 @@ def _embed(run: Run, batch: Batch) -> Tensor:
     # Dropout depends on (seed, step, micro-batch) alone: nothing to save, and the same on any number of processes.
     torch.manual_seed(seed_of(run.config.seed, batch.step, dist.rank() * run.accumulation + batch.micro))
     return run.network(run.task.inputs(batch))
+
+
+def _targets(run: Run, batch: Batch) -> Targets:
+    with run.accelerator.autocast():  # a teacher embeds in the student's precision
+        return run.task.targets(batch)
 
 
 def _synchronised(run: Run, last: bool) -> contextlib.AbstractContextManager[Any]:
@@ -136,7 +141,7 @@ def finish_gradients(run: Run) -> Tensor:
     parameters = [p for group in run.optimizer.param_groups for p in group["params"] if p.grad is not None]
     rows = {id(m.learning) for m in run.task.modules() if isinstance(m, ClassRows)}
     backbone = {id(p) for p in run.task.backbone.parameters()}
-    dist.average_gradients([p for p in parameters if id(p) not in rows | backbone])
+    dist.average([p.grad for p in parameters if id(p) not in rows | backbone and p.grad is not None])
     shared = [p.grad for p in parameters if id(p) not in rows and p.grad is not None]
     own = [p.grad for p in parameters if id(p) in rows and p.grad is not None]
     if run.accelerator.scaler is not None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fastface.section import Section
 
@@ -98,9 +98,10 @@ class Distillation(Section):
     """Learn from a larger model's embeddings beside the task's own loss."""
 
     teacher: Path
-    """A RUN, a step folder or an .onnx file; its input size, normalisation and colour order must be the student's."""
+    """A RUN or a step folder. Its input size and normalisation may be others, its faces should be cut alike."""
     weight: float = Field(default=1.0, gt=0)
-    """Of (1 - cosine to the teacher's embedding), added to the task's loss."""
+    """Of (1 - cosine to the teacher's embedding), added to the task's loss. By the cosine to the own centre a margin
+    softmax has a gradient of up to s: 1 is little beside it, s / 2 is a like share."""
 
 
 class TripletTerm(Section):
@@ -110,10 +111,11 @@ class TripletTerm(Section):
     """Between the distance to another identity and that to the own one."""
     distance: Literal["squared", "plain"] = "squared"
     """Of unit embeddings: squared (FaceNet) or plain (Hermans et al.)."""
-    mining: Literal["semi-hard", "hardest", "batch-hard", "distance-weighted", "all"] = "semi-hard"
-    """semi-hard: a random negative farther than the positive, yet inside the margin (FaceNet); hardest: the nearest
-    negative of every pair; batch-hard: the farthest positive and the nearest negative of every image (Hermans et al.,
-    2017); distance-weighted: Wu et al., 2017; all: every triplet."""
+    mining: Literal["semi-hard", "violators", "hardest", "batch-hard", "distance-weighted", "all"] = "semi-hard"
+    """semi-hard: a random negative farther than the positive, yet inside the margin (FaceNet); violators: of all inside
+    the margin, nearer ones included (davidsandberg's facenet); hardest: the nearest negative of every pair; batch-hard:
+    the farthest positive and the nearest negative of every image (Hermans et al., 2017); distance-weighted: Wu et al.,
+    2017; all: every triplet."""
     hardest_after_epochs: float | None = Field(default=None, ge=0)
     """A curriculum: from this epoch on, mining is `hardest`."""
     soft: bool = False
@@ -145,15 +147,23 @@ class ArcFaceTask(Section):
     keep_hardest_after_epochs: float = Field(default=0.0, ge=0)
     """Learn from all before."""
     head_memory_mb: int = Field(default=512, gt=0)
-    """Bound on each buffer of samples x identities; beyond it the loss is computed in chunks of identities."""
+    """Values of samples x identities are kept up to this size for the backward pass, and computed again beyond it."""
     triplet: TripletTerm | None = None
     """Add a triplet loss of the same embeddings."""
     triplet_weight: float = Field(default=1.0, gt=0)
     distill: Distillation | None = None
     centres: Path | None = None
-    """Start the identities' centres from a RUN's, by name; identities it did not know start at random."""
+    """Start the identities' centres from those of a RUN or step folder, by name (SOURCE/NAME with data.labels:
+    separate); identities it did not know start at random."""
     freeze_centres: bool = False
-    """Keep those centres as they are: a student learns to place faces where its teacher does."""
+    """Keep those centres as they are: a student learns to place faces where its teacher does. Needs centres that know
+    every identity."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ArcFaceTask":
+        if self.freeze_centres and self.centres is None:
+            raise ValueError("freeze_centres keeps the centres of a run: name it as centres")
+        return self
 
 
 class TripletTask(TripletTerm):

@@ -23,11 +23,18 @@ SOUND = {
 AROUND = {"num_classes": 85_742, "num_images": 5_822_653, "micro_batch": 128, "bf16": True}
 
 
-def margin(name: str = "arcface", s: float = 64.0, sample_rate: float = 1.0, **parameters: float) -> SimpleNamespace:
+def margin(
+    name: str = "arcface",
+    s: float = 64.0,
+    sample_rate: float = 1.0,
+    filter_above: float | None = None,
+    **parameters: float,
+) -> SimpleNamespace:
     """Return an arcface task as the configuration has it; m is 0.5 unless the margin goes by another name."""
     parameters = parameters or ({} if name in ("softmax", "normface") else {"m": 0.5})
     section = SimpleNamespace(name=name, **parameters)
-    return SimpleNamespace(name="arcface", margin=section, s=s, sample_rate=sample_rate, triplet=None)
+    rest = {"sample_rate": sample_rate, "filter_above": filter_above, "triplet": None}
+    return SimpleNamespace(name="arcface", margin=section, s=s, **rest)
 
 
 def pair(loss: str = "contrastive", margin: float = 0.5, distance: str = "plain", keep: float = 1) -> SimpleNamespace:
@@ -88,7 +95,10 @@ GIVEN: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"optim": MILESTONES}, "after the last of 20 epochs"),
     ],
     "frozen_throughout": [({"optim": {"freeze_epochs": 20.0}}, "freeze_epochs 20 of 20")],
-    "few_views": [({"data": PK, "train": {"epochs": 10.0}}, "show an image 0.59 times")],
+    "few_views": [
+        ({"data": PK, "train": {"epochs": 10.0}}, "show an image 0.59 times"),
+        ({"data": {"plan": PK["plan"] | {"steps_per_epoch": 10}}, "train": {"epochs": 9.0}}, "an image 0.016 times"),
+    ],
     "left_out": [
         ({"around": {"num_images": 2040, "num_classes": 100}, "task": margin(s=24.0, m=0.2)}, "1,016 of 2,040")
     ],
@@ -157,7 +167,10 @@ NOT_GIVEN: dict[str, list[dict[str, Any]]] = {
     "warmup_too_long": [{"optim": {"warmup_epochs": 19.0}}],
     "lr_never_falls": [{"optim": STEP}, {"optim": MILESTONES | {"milestones": (10.0, 40.0)}}],
     "frozen_throughout": [{"optim": {"freeze_epochs": 1.0}, "model": WEIGHTS}],
-    "few_views": [{"data": PK}],
+    "few_views": [
+        {"data": PK},
+        {"data": {"plan": PK["plan"] | {"steps_per_epoch": 5_687}}, "train": {"epochs": 1.0}},
+    ],
     "left_out": [{"around": {"num_images": 102_500, "num_classes": 1100}, "task": margin(s=32.0, m=0.2)}],
     "scale_low": [{"task": margin(s=14.0)}, {"task": margin("softmax", s=1.0)}],
     "scale_high": [{"around": {"num_classes": 10_572, "num_images": 490_623}}, {"task": margin("softmax", s=500.0)}],
@@ -172,10 +185,11 @@ NOT_GIVEN: dict[str, list[dict[str, Any]]] = {
     ],
     "curricular_small": [{"task": margin("curricularface")}, {"model": {"backbone": "mobilefacenet"}}],
     "partial_fc": [
+        {"task": margin("cosface", sample_rate=0.1, filter_above=0.4)},
         {
             "task": margin("cosface", sample_rate=0.2, m=0.4),
             "around": {"num_classes": 2_059_906, "num_images": 42_474_557},
-        }
+        },
     ],
     "shallow": [{"task": margin(m=0.2), "around": {"num_images": 3 * 85_742}}],
     "no_positives": [{"task": TRIPLET, "model": WEIGHTS, "data": PK}],

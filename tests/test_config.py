@@ -71,6 +71,21 @@ def test_a_bad_file_is_refused_with_path_and_remedy(tmp_path: Path, text: str, e
     assert "a.yaml" in str(caught.value)
 
 
+def test_a_section_with_another_name_starts_anew(tmp_path: Path) -> None:
+    below = write(
+        tmp_path / "a.yaml", "task: {name: arcface, s: 24.0, margin: {name: magface, l_norm: 5.0}}\noptim: {lr: 0.3}"
+    )
+    above = write(tmp_path / "b.yaml", "task: {name: triplet, margin: 0.3}\noptim: {name: adam}\n")
+    config = load_config(below, above)
+    assert (config.task.name, config.task.margin) == ("triplet", 0.3)
+    assert (config.optim.name, config.optim.lr) == ("adam", 0.3)
+    other = write(tmp_path / "c.yaml", "task: {margin: {name: adaface, h: 0.2}}")
+    margin = load_config(below, other).task.margin
+    assert (load_config(below, other).task.s, margin.name, margin.h) == (24.0, "adaface", 0.2)
+    same = write(tmp_path / "d.yaml", "task: {margin: {u_norm: 50.0}}")
+    assert (load_config(below, same).task.margin.l_norm, load_config(below, same).task.margin.u_norm) == (5.0, 50.0)
+
+
 def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
     write(tmp_path / "demo.yaml", "")
     with pytest.raises(FileNotFoundError, match=r"perhaps you meant 'demo\.yaml'"):
@@ -84,6 +99,15 @@ def test_files_merge_left_to_right_then_overrides(tmp_path: Path) -> None:
     assert (config.optim.lr, config.optim.weight_decay, config.train.epochs) == (0.5, 0.1, 2.0)
     assert config.eval.sets["b"].pairs == Path("pairs.txt")
     assert config.eval.sets["a"].bin == Path("a.bin")
+
+
+def test_null_takes_an_evaluation_set_away(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.yaml", "eval: {sets: {a: {bin: a.bin}, b: {bin: b.bin}}, best_metric: b/acc}")
+    second = write(tmp_path / "b.yaml", "eval: {sets: {a: null, never: null}}")
+    assert list(load_config(first, second).eval.sets) == ["b"]
+    assert load_config(second).eval.sets == {}
+    with pytest.raises(ValueError, match=r"best_metric 'b/acc' names no set of eval\.sets \(none\)"):
+        load_config(first, second, write(tmp_path / "c.yaml", "eval: {sets: {b: null}}"))
 
 
 def test_augmentation_is_a_preset_or_a_list(tmp_path: Path) -> None:

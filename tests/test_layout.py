@@ -24,7 +24,8 @@ FLOORS = [
     {"conversion"},
     {"tasks"},
     {"command", "hardware", "checkpoint", "resharding", "restored", "predictor", "foreign", "evaluation", "evaluators"}
-    | {"assessment", "deployment", "advice", "advice_facts", "run", "run_folder", "run_picture", "step", "trainer"},
+    | {"assessment", "deployment", "advice", "advice_facts", "run", "run_folder", "run_picture", "step", "trainer"}
+    | {"inherited"},
     set(ENTRIES),
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

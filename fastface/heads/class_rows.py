@@ -48,7 +48,7 @@ class ClassRows(nn.Module):
         start = first_centres(self.first, self.last, sub_centres, embedding_size, seed)
         self.weight = nn.Parameter(start, requires_grad=not self.sampled)
         if self.sampled:
-            self.rows = nn.Parameter(start[:0].clone())
+            self.rows = nn.Parameter(start[:1].clone())
             self.register_state_dict_post_hook(_without_rows)
             self.register_load_state_dict_pre_hook(_empty_rows)
         self.moments: dict[str, Tensor] = {}
@@ -78,10 +78,18 @@ class ClassRows(nn.Module):
         drawn[present] = True
         self._chosen = drawn.nonzero()[:, 0]  # waits for the device: how many there are decides the shapes of the step
         lines = self._lines()
-        self.rows.data = self.weight.data[lines]
         if optimizer is not None:
+            state = optimizer.state[self.rows]
+            for key, value in state.items():  # Adagrad's sums exist, one number everywhere, before the first step
+                if self._is_moment(value) and key not in self.moments:
+                    self.moments[key] = value[:1].expand_as(self.weight).contiguous()
             for key, full in self.moments.items():
-                optimizer.state[self.rows][key] = full[lines]
+                state[key] = full[lines]
+        # Where the loss of the step before is still held, so is the shape that its graph wants of a gradient: torch
+        # 2.15 forgets it when the type of `data` changes.
+        self.rows.grad = None
+        self.rows.data = self.rows.data[:0].half()
+        self.rows.data = self.weight.data[lines]
 
     def put_back(self, optimizer: torch.optim.Optimizer) -> None:
         """Write what the optimizer made of the step's rows into the whole matrix."""
@@ -90,18 +98,34 @@ class ClassRows(nn.Module):
         lines = self._lines()
         self.weight.data[lines] = self.rows.data
         for key, value in optimizer.state[self.rows].items():
-            if isinstance(value, Tensor) and value.shape == self.rows.shape:
-                full = self.moments.setdefault(key, torch.zeros_like(self.weight.data))
-                full[lines] = value
+            if self._is_moment(value):
+                if key not in self.moments:
+                    self.moments[key] = torch.zeros_like(self.weight.data)
+                self.moments[key][lines] = value
 
     def own(self, labels: Tensor) -> Tensor:
-        """Return where the classes [N] stand among this process's rows of the step; -1 for other processes' classes."""
-        local = labels - self.first
+        """Return where the classes [N] stand among this process's rows of the step; -1 for other processes' classes.
+
+        Raises:
+            ValueError: for a class that no process has, or that choose() was not told of: its loss would be that of a
+                cosine of 0. On a GPU, where looking would hold up the step, an assertion of the device (RuntimeError).
+        """
+        known = (labels >= 0) & (labels < self.num_classes)
         inside = (labels >= self.first) & (labels < self.last)
+        local = labels - self.first
         if self.sampled:
             assert self._chosen is not None, "choose() comes before the forward pass"
-            local = torch.searchsorted(self._chosen, local.clamp(0))
-        return torch.where(inside, local, torch.full_like(local, -1))
+            known &= ~inside | torch.isin(local, self._chosen)
+            local = torch.searchsorted(self._chosen, local)
+        message = f"labels are outside [0, {self.num_classes}), or were not among those that choose() was given"
+        if labels.device.type != "cpu":
+            torch._assert_async(known.all(), message)  # pyright: ignore[reportPrivateImportUsage]
+        elif not known.all():
+            raise ValueError(f"{message}: {labels[~known].tolist()}")
+        return local.masked_fill(~inside, -1)
+
+    def _is_moment(self, value: object) -> bool:
+        return isinstance(value, Tensor) and value.shape == self.rows.shape
 
     def _lines(self) -> Tensor:
         assert self._chosen is not None

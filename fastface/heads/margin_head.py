@@ -10,7 +10,7 @@ from fastface import dist
 from fastface.collect import gather, gather_parts, largest, log_sum_exp_parts, sum_parts
 from fastface.heads.class_rows import ClassRows
 from fastface.losses.class_softmax import Rules, compare, target_cosine
-from fastface.losses.compared import mean_of_hardest
+from fastface.losses.compared import check_keep_hardest, mean_of_hardest
 from fastface.losses.margins import Margin
 
 EXACT_FROM = 40.0
@@ -40,7 +40,7 @@ class MarginHead(ClassRows):
         sub_centres, filter_above: see fastface.losses.class_softmax.Rules.
         keep_hardest: share of each micro-batch's samples, those with the largest losses, that is learned from
             (OHEM, Shrivastava et al., CVPR 2016); 1: all.
-        memory_mb: bound on each buffer of samples x classes; more classes than that are done in chunks.
+        memory_mb: what may be kept of samples x classes for the backward pass; more is computed again there.
     """
 
     def __init__(
@@ -58,8 +58,11 @@ class MarginHead(ClassRows):
         seed: int = 0,
     ) -> None:
         super().__init__(num_classes, embedding_size, sub_centres=sub_centres, sample_rate=sample_rate, seed=seed)
+        if not s > 0.0:
+            raise ValueError(f"s is {s}; the scale of the cosines must be above 0, 64 is usual")
         if filter_above is not None and not 0.0 < filter_above < 1.0:
             raise ValueError(f"filter_above is {filter_above}; a cosine in (0, 1) is meant, 0.4 is usual")
+        check_keep_hardest(keep_hardest)
         self.margin = margin
         self.keep_hardest = keep_hardest
         self.micro_batch: int | None = None  # samples among which the hardest are kept; None: those of a process
@@ -80,8 +83,6 @@ class MarginHead(ClassRows):
             norm = gather(torch.linalg.vector_norm(own_rows, dim=1))  # [N]: N samples of all processes
             rows = gather_parts(own_rows)  # [N, D]
             every = gather(labels)
-            if kind == "cpu" and not bool(((every >= 0) & (every < self.num_classes)).all()):
-                raise IndexError(f"labels lie outside [0, {self.num_classes}): {every.tolist()}")
             unit = F.normalize(rows) if self.margin.normalised else rows
             own, centres = self.own(every), self.learning
             harder_than = t = None

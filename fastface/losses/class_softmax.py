@@ -3,13 +3,15 @@
 Write z_ij = s * cos_ij for sample i and class j. The softmax loss of sample i with a hardened target h_i is
 log(1 + exp(lse_i - s * h_i)) where lse_i = log sum over j != y_i of exp(z_ij): everything that has the size of
 batch x classes is in lse. It is computed here in chunks of classes, keeping a running maximum and sum (Milakov and
-Gimelshein, arXiv 1805.02867), and again in the backward pass, chunk by chunk, where p_ij = exp(z_ij - lse_i).
-A chunk that holds all classes is kept instead: three matrix products then, and four otherwise.
+Gimelshein, arXiv 1805.02867); the backward pass goes through the same chunks with p_ij = exp(z_ij - lse_i).
+The exponentials are kept for it where they fit: three matrix products then, and four otherwise.
 
-Peak memory beside the centres [R, D], their gradient [R, D] and the optimizer's: about 4 buffers of `memory_bytes`
-(two float32 ones, one in the type of the product, one of indices with sub-centres), whatever R is.
+Peak memory beside the centres [C * K, D], their gradient and the optimizer's moments, in bytes: at most
+kept + 12 * CHUNK_BYTES + 12 * N * D * item, where kept = N * C * (item, and 8 more with sub-centres) if that is at most
+`memory_bytes`, and 0 otherwise: bounded whatever C is. Four buffers are in use at once; a CPU's allocator leaves gaps.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +22,7 @@ class Rules(NamedTuple):
     """How a class is compared with a sample."""
 
     scale: float
-    """s: of the cosines before the softmax."""
+    """s: of the cosines, or of the inner products, before the softmax."""
     normalised: bool = True
     """Centres are divided by their length (rows of `embedding` are unit vectors then); else plain inner products."""
     sub_centres: int = 1
@@ -29,7 +31,14 @@ class Rules(NamedTuple):
     """Classes whose cosine to the sample exceeds this are left out, as probably the same person under another label
     (the inter-class filtering of Partial FC, CVPR 2022, section 3.3)."""
     memory_bytes: int = 512 << 20
-    """Bound on one buffer of [N, chunk] values."""
+    """What may be kept from the forward to the backward pass instead of being computed again."""
+
+
+CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 64 << 20}
+"""Size of the buffers in which chunks are computed. On a CPU the allocator hands out small ones again and again, and
+fresh memory for large ones each time, whose first touch costs as much as the arithmetic; a GPU wants few launches."""
+TINY = 1e-12
+"""Least length of a centre, as torch.nn.functional.normalize has it."""
 
 
 class ClassSums(NamedTuple):
@@ -83,25 +92,29 @@ class _Compare(torch.autograd.Function):
         t: Tensor | None,
         product: torch.dtype,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        chunks = list(_chunks(len(embedding), centres, rules))
-        x = embedding.to(product)
+        harder = None if harder_than is None or t is None else (harder_than * rules.scale, t)
+        classes = len(centres) // rules.sub_centres
+        kept_bytes = len(own) * classes * (centres.element_size() + (8 if rules.sub_centres > 1 else 0))
+        keep = kept_bytes <= rules.memory_bytes and any(ctx.needs_input_grad)
+        x = (embedding * rules.scale).to(product)
         lse = torch.full_like(embedding[:, 0], -torch.inf)
         top = torch.full_like(lse, -torch.inf)
-        kept: list[Tensor] = []
-        for first, last in chunks:
-            rows, lengths = _rows(centres, first, last, rules)
-            cosine, best = _cosines(x, rows, lengths, rules, centres.dtype)  # [N, c]
-            if len(chunks) == 1:
-                kept = [cosine.clone(), *([best] if best is not None else [])]
-            _leave_out_own(cosine, own - first)
-            torch.maximum(top, cosine.amax(1), out=top)
-            z = _logits(cosine, rules, harder_than, t)
-            most = torch.maximum(lse, z.amax(1))
-            shift = torch.where(torch.isneginf(most), torch.zeros_like(most), most)
-            lse = shift + ((lse - shift).exp() + z.sub_(shift[:, None]).exp_().sum(1)).log()
+        kept: list[Tensor | None] = []
+        for first, last in _chunks(embedding, classes, rules):
+            unit, _ = _unit(centres, first, last, rules, product)
+            z, highest, best = _logits(x, unit, own - first, rules, centres.dtype)
+            torch.maximum(top, highest, out=top)
+            slope = _leave_out_and_harden(z, rules, harder)
+            most = torch.maximum(lse, highest if slope is None and rules.filter_above is None else z.amax(1))
+            shift = _finite(most)
+            terms = z.sub_(shift[:, None]).exp_()  # [N, c]
+            lse = shift + ((lse - shift).exp() + terms.sum(1)).log()
+            if keep:
+                kept += [terms if slope is None else terms.mul_(slope), shift, best]
         target, chosen = _target(embedding, centres, own, rules)
         ctx.save_for_backward(embedding, centres, own, lse, target, chosen, harder_than, t, *kept)
-        ctx.rules, ctx.product, ctx.chunks = rules, product, chunks
+        ctx.rules, ctx.product = rules, product
+        top /= rules.scale
         ctx.mark_non_differentiable(top)
         return lse, top, target
 
@@ -110,112 +123,100 @@ class _Compare(torch.autograd.Function):
         on_lse, _, on_target = gradients
         embedding, centres, own, lse, target, chosen, harder_than, t, *kept = ctx.saved_tensors
         rules: Rules = ctx.rules
-        x = embedding.to(ctx.product)
+        harder = None if harder_than is None else (harder_than * rules.scale, t)
+        whole = _finite(lse)
+        scaled, x = (embedding * rules.scale).to(ctx.product), embedding.to(ctx.product)
         d_embedding = torch.zeros_like(embedding)
-        d_centres = torch.empty_like(centres)
-        # exp(z - inf) = 0: a sample without other classes has no gradient from them.
-        empty = torch.where(torch.isneginf(lse), torch.full_like(lse, torch.inf), lse)
-        for first, last in ctx.chunks:
-            rows, lengths = _rows(centres, first, last, rules)
+        d_centres = torch.empty_like(centres) if ctx.needs_input_grad[1] else None
+        for number, (first, last) in enumerate(_chunks(embedding, len(centres) // rules.sub_centres, rules)):
+            unit, inverse = _unit(centres, first, last, rules, ctx.product)
             if kept:
-                cosine, best = kept[0], kept[1] if len(kept) > 1 else None
+                terms, shift, best = kept[3 * number : 3 * number + 3]
+                d = terms * (on_lse * (shift - whole).exp())[:, None]  # [N, c]
             else:
-                cosine, best = _cosines(x, rows, lengths, rules, centres.dtype)
-            _leave_out_own(cosine, own - first)
-            slope = None if harder_than is None else _slope(cosine, harder_than, t)
-            d_cosine = _logits(cosine, rules, harder_than, t).sub_(empty[:, None]).exp_()  # p, [N, c]
-            d_cosine.mul_(on_lse[:, None] * _scale(rules))
-            if slope is not None:
-                d_cosine.mul_(slope)
-            d = d_cosine if best is None else _to_sub_centres(d_cosine, best, rules.sub_centres)
+                z, _, best = _logits(scaled, unit, own - first, rules, centres.dtype)
+                slope = _leave_out_and_harden(z, rules, harder)
+                d = z.sub_(whole[:, None]).exp_().mul_(on_lse[:, None])
+                if slope is not None:
+                    d.mul_(slope)
+            if best is not None:
+                d = _to_sub_centres(d, best, rules.sub_centres)
             d = d.to(ctx.product)  # [N, c * K]
-            part = slice(first * rules.sub_centres, last * rules.sub_centres)
-            weighted = (rows if lengths is None else rows / lengths[:, None]).to(ctx.product)
-            d_embedding += (d @ weighted).to(embedding.dtype)
-            d_centres[part] = _through_length((d.T @ x).to(centres.dtype), centres[part], lengths)
+            d_embedding += d @ unit
+            if d_centres is None:
+                continue
+            d_rows = d_centres[first * rules.sub_centres : last * rules.sub_centres]
+            d_rows.copy_(d.T @ x).mul_(rules.scale)  # after the product: a float16 holds no more than 65504
+            if inverse is not None:  # (g - (g . u) u) / |w|, u = w / |w|, is what a gradient g by u is by w
+                rows = centres[first * rules.sub_centres : last * rules.sub_centres]
+                d_rows.mul_(inverse)
+                d_rows.addcmul_(rows, (d_rows * rows).sum(1, keepdim=True) * inverse**2, value=-1)
+        d_embedding.mul_(rules.scale)
         _add_target(d_embedding, d_centres, on_target, embedding, centres, own, target, chosen, rules)
         return d_embedding, d_centres, None, None, None, None, None
 
 
-def _chunks(samples: int, centres: Tensor, rules: Rules) -> Any:
-    """Yield the first and last class of each chunk, as few and as equal as the bound allows."""
-    classes = len(centres) // rules.sub_centres
-    most = max(rules.memory_bytes // (centres.element_size() * max(samples, 1) * rules.sub_centres), 1)
-    count = -(-classes // most)
+def _chunks(embedding: Tensor, classes: int, rules: Rules) -> Iterator[tuple[int, int]]:
+    """Yield the first and last class of each chunk, as few and as equal as the size of the buffers allows."""
+    widest = max(embedding.shape) * rules.sub_centres * embedding.element_size()
+    count = -(-classes // max(CHUNK_BYTES.get(embedding.device.type, CHUNK_BYTES["cpu"]) // widest, 1))
     for number in range(count):
         yield classes * number // count, classes * (number + 1) // count
 
 
-def _rows(centres: Tensor, first: int, last: int, rules: Rules) -> tuple[Tensor, Tensor | None]:
-    """Return a chunk's rows, and their lengths where they are to be divided by them."""
+def _unit(centres: Tensor, first: int, last: int, rules: Rules, product: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Return a chunk's rows [c * K, D], of length one where normalised, and 1 / their lengths [c * K, 1] then."""
     rows = centres[first * rules.sub_centres : last * rules.sub_centres]
-    return rows, torch.linalg.vector_norm(rows, dim=1).clamp_min(TINY) if rules.normalised else None
+    if not rules.normalised:
+        return rows.to(product), None
+    inverse = 1 / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(TINY)
+    return (rows * inverse).to(product), inverse
 
 
-TINY = 1e-12
-"""Least length of a centre, as torch.nn.functional.normalize has it."""
+def _logits(
+    x: Tensor, unit: Tensor, own: Tensor, rules: Rules, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return z [N, c] in `dtype` with -inf at the own class, the largest [N], and the best sub-centres int64 [N, c].
+
+    own: [N], counted from the first class here; may lie outside.
+    """
+    z, best = (x @ unit.T).to(dtype), None
+    if rules.sub_centres > 1:
+        z, best = z.view(len(x), -1, rules.sub_centres).max(2)
+    column = own.clamp(0, z.shape[1] - 1)[:, None]
+    z.scatter_(1, column, z.gather(1, column).masked_fill_(column == own[:, None], -torch.inf))
+    return z, z.amax(1), best
 
 
-def _cosines(
-    x: Tensor, rows: Tensor, lengths: Tensor | None, rules: Rules, dtype: torch.dtype
-) -> tuple[Tensor, Tensor | None]:
-    """Return the cosines [N, classes] in `dtype` and, with sub-centres, which of them was the best [N, classes]."""
-    cosine = (x @ rows.to(x.dtype).T).to(dtype)
-    if lengths is not None:
-        cosine.mul_(1 / lengths)
-    if rules.sub_centres == 1:
-        return cosine, None
-    best = cosine.view(len(x), -1, rules.sub_centres).max(2)
-    return best.values, best.indices
-
-
-def _leave_out_own(cosine: Tensor, own: Tensor) -> None:
-    """Set the own class's column to -inf, in place; `own` counts from the first class here and may lie outside."""
-    inside = (own >= 0) & (own < cosine.shape[1])
-    column = own.clamp(0, cosine.shape[1] - 1)[:, None]
-    present = cosine.gather(1, column)
-    cosine.scatter_(1, column, torch.where(inside[:, None], torch.full_like(present, -torch.inf), present))
-
-
-def _logits(cosine: Tensor, rules: Rules, harder_than: Tensor | None, t: Tensor | None) -> Tensor:
-    """Turn cosines into s * cosines, in place; what is left out is -inf."""
+def _leave_out_and_harden(z: Tensor, rules: Rules, harder: tuple[Tensor, Tensor] | None) -> Tensor | None:
+    """Filter and harden z [N, c] in place; return the derivative of hardening [N, c], None where there is none."""
     if rules.filter_above is not None:
-        cosine.masked_fill_(cosine > rules.filter_above, -torch.inf)
-    if harder_than is not None:
-        assert t is not None
-        hard = cosine > harder_than[:, None]
-        cosine.mul_(torch.where(hard, t + cosine, torch.ones_like(cosine)))
-    return cosine.mul_(_scale(rules))
+        z.masked_fill_(z > rules.scale * rules.filter_above, -torch.inf)
+    if harder is None:
+        return None
+    hard, cosine = z > harder[0][:, None], z / rules.scale
+    slope = torch.where(hard, harder[1] + 2 * cosine, 1.0)
+    z.mul_(torch.where(hard, harder[1] + cosine, 1.0))
+    return slope
 
 
-def _slope(cosine: Tensor, harder_than: Tensor, t: Tensor) -> Tensor:
-    """Differentiate cos * (t + cos) where the class is hard; 1 elsewhere."""
-    return torch.where(cosine > harder_than[:, None], t + 2 * cosine, torch.ones_like(cosine))
+def _finite(lse: Tensor) -> Tensor:
+    """Put 0 for -inf, the log of an empty sum: exp(-inf - 0) is the 0 that exp(-inf + inf) should be."""
+    return lse.masked_fill(torch.isneginf(lse), 0.0)
 
 
-def _scale(rules: Rules) -> float:
-    return rules.scale if rules.normalised else 1.0
-
-
-def _to_sub_centres(d_cosine: Tensor, best: Tensor, sub_centres: int) -> Tensor:
-    """Give each class's gradient [N, classes] to the sub-centre that was the best: [N, classes * K]."""
-    spread = d_cosine.new_zeros((*d_cosine.shape, sub_centres))
-    return spread.scatter_(2, best[:, :, None], d_cosine[:, :, None]).flatten(1)
-
-
-def _through_length(d_unit: Tensor, rows: Tensor, lengths: Tensor | None) -> Tensor:
-    """Turn a gradient by unit rows into one by the rows themselves: (g - (g . w) w) / |w|, w of length one."""
-    if lengths is None:
-        return d_unit
-    inverse = 1 / lengths
-    along = (d_unit * rows).sum(1) * inverse**3
-    return d_unit.mul_(inverse[:, None]).sub_(rows * along[:, None])
+def _to_sub_centres(d: Tensor, best: Tensor, sub_centres: int) -> Tensor:
+    """Give each class's gradient [N, c] to the sub-centre that was the best: [N, c * K]."""
+    spread = d.new_zeros((*d.shape, sub_centres))
+    return spread.scatter_(2, best[:, :, None], d[:, :, None]).flatten(1)
 
 
 def _target(embedding: Tensor, centres: Tensor, own: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
     """Return the cosine to the own class [N] and the row it was found at [N]."""
     count = rules.sub_centres
     rows = own.clamp_min(0)[:, None] * count + torch.arange(count, device=own.device)  # [N, K]
+    if len(centres) == 0:  # no class here was sampled
+        return torch.zeros_like(embedding[:, 0]), torch.zeros_like(own)
     centre = centres[rows]  # [N, K, D]
     cosine = torch.einsum("nd,nkd->nk", embedding, centre)
     if rules.normalised:
@@ -227,7 +228,7 @@ def _target(embedding: Tensor, centres: Tensor, own: Tensor, rules: Rules) -> tu
 
 def _add_target(
     d_embedding: Tensor,
-    d_centres: Tensor,
+    d_centres: Tensor | None,
     on_target: Tensor,
     embedding: Tensor,
     centres: Tensor,
@@ -237,13 +238,15 @@ def _add_target(
     rules: Rules,
 ) -> None:
     """Add the gradient that comes through the own class's cosine, in place."""
-    weight = torch.where(own >= 0, on_target, torch.zeros_like(on_target))[:, None]
-    centre = centres[chosen]  # [N, D]
-    if not rules.normalised:
-        d_embedding += weight * centre
-        d_centres.index_add_(0, chosen, weight * embedding)
+    if len(centres) == 0:
         return
-    length = torch.linalg.vector_norm(centre, dim=1, keepdim=True).clamp_min(TINY)
-    unit = centre / length
-    d_embedding += weight * unit
-    d_centres.index_add_(0, chosen, weight * (embedding - target[:, None] * unit) / length)
+    weight = torch.where(own >= 0, on_target, 0.0)[:, None]
+    centre = centres[chosen]  # [N, D]
+    d_centre = weight * embedding
+    if rules.normalised:
+        length = torch.linalg.vector_norm(centre, dim=1, keepdim=True).clamp_min(TINY)
+        centre = centre / length
+        d_centre = weight * (embedding - target[:, None] * centre) / length
+    d_embedding += weight * centre
+    if d_centres is not None:
+        d_centres.index_add_(0, chosen, d_centre)

@@ -110,10 +110,15 @@ def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(chosen, values, 0).sum() / chosen.sum().clamp_min(1)
 
 
-def mean_of_hardest(losses: Tensor, keep: float) -> Tensor:
-    """Return the mean of the largest losses of [..., N], a share `keep` of each row of N, at least one."""
+def check_keep_hardest(keep: float) -> None:
+    """Refuse a share that keeps nothing, or more than there is."""
     if not 0.0 < keep <= 1.0:
         raise ValueError(f"keep_hardest is {keep}; it must be in (0, 1], 0.7 is usual")
+
+
+def mean_of_hardest(losses: Tensor, keep: float) -> Tensor:
+    """Return the mean of the largest losses of [..., N], a share `keep` of each row of N, at least one."""
+    check_keep_hardest(keep)
     if keep == 1.0:
         return losses.mean()
     return losses.topk(max(round(keep * losses.shape[-1]), 1), dim=-1).values.mean()

@@ -15,6 +15,7 @@ from fastface.models import Backbone, build_backbone
 from fastface.task_settings import ArcFaceTask, MultiSimilarityTask, PairTask, SupConTask, TaskSettings, TripletTerm
 from fastface.tasks.arcface import ArcFace
 from fastface.tasks.base import Task
+from fastface.tasks.distill import Distillation, Teacher
 from fastface.tasks.metric import Comparison, Metric
 from fastface.tasks.pair import Pair
 
@@ -29,8 +30,26 @@ def network_size(data: DataConfig, model: ModelConfig) -> tuple[int, int]:
     return x1 - x0, y1 - y0
 
 
-def build_task(task: TaskSettings, model: ModelConfig, data: DataConfig, *, num_classes: int, seed: int) -> Task:
-    """Build the network and what it learns by, for `num_classes` identities."""
+def build_task(
+    task: TaskSettings,
+    model: ModelConfig,
+    data: DataConfig,
+    *,
+    num_classes: int,
+    seed: int,
+    teacher: Teacher | None = None,
+) -> Task:
+    """Build the network and what it learns by, for `num_classes` identities; task.distill says how from a teacher."""
+    built = _without_teacher(task, model, data, num_classes, seed)
+    if task.distill is not None:
+        assert teacher is not None, "task.distill asks for a teacher"
+        weight, size = task.distill.weight, model.embedding_size
+        built.distillation = Distillation(teacher, weight=weight, embedding_size=size, seed=seed)
+        built.collapsed_loss = None  # the loss of equal embeddings is then another one
+    return built
+
+
+def _without_teacher(task: TaskSettings, model: ModelConfig, data: DataConfig, num_classes: int, seed: int) -> Task:
     backbone = build_backbone(
         model.backbone,
         embedding_size=model.embedding_size,
@@ -109,6 +128,7 @@ def arcface(task: ArcFaceTask, backbone: Backbone, model: ModelConfig, num_class
         memory_mb=task.head_memory_mb,
         seed=seed,
     )
+    head.learning.requires_grad_(not task.freeze_centres)
     return ArcFace(
         backbone,
         head,

@@ -13,6 +13,7 @@ from fastface.data.index import Index
 from fastface.data.plan import Plan
 from fastface.data.plans import build_plan
 from fastface.models import Backbone
+from fastface.tasks.distill import Distillation
 
 Targets = dict[str, Tensor]
 """What embeddings are compared with, row by row: labels [B], and what else a task needs."""
@@ -41,16 +42,15 @@ class StepInfo(NamedTuple):
 class Task(nn.Module):
     """One learning problem. The loop knows nothing else.
 
-    The loop calls `backbone`, wrapped for several processes and mixed precision, with `inputs(batch)`, and `loss` with
-    what comes out. Parameters outside the backbone are averaged over the processes after each step, except the rows of
-    a fastface.heads.ClassRows, of which every process has its own.
+    The loop calls `backbone`, wrapped for several processes and mixed precision, with `inputs(batch)`, and `objective`
+    with what comes out. Parameters outside the backbone are averaged over the processes after each step, except the
+    rows of a fastface.heads.ClassRows, of which every process has its own.
     """
 
     backbone: Backbone
     """What ships: [B, 3, H, W] -> [B, embedding_size]."""
     across_batch = False
     """True where the loss compares images with each other: then it sees the embeddings of the whole step at once."""
-
     collapsed_loss: float | None = None
     """The loss where all embeddings are one, if that says something."""
 
@@ -58,6 +58,8 @@ class Task(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.window = window
+        self.distillation: Distillation | None = None
+        """Another network to learn from beside the task's own loss."""
 
     def plan(self, data: DataConfig, index: Index, batch_size: int, seed: int) -> Plan:
         """Say which records make up each step: as data.plan says, or as the problem needs."""
@@ -72,7 +74,10 @@ class Task(nn.Module):
 
     def targets(self, batch: Batch) -> Targets:
         """Return what the embeddings of a micro-batch will be compared with."""
-        return {"labels": batch.labels}
+        found = {"labels": batch.labels}
+        if self.distillation is not None:
+            found["teacher"] = self.distillation.teacher(batch.images)
+        return found
 
     def loss(self, embedding: Tensor, targets: Targets) -> Output:
         """Return the loss of a micro-batch, or of this process's whole step where the task is `across_batch`.
@@ -80,6 +85,15 @@ class Task(nn.Module):
         The average over the processes of what they return is what is optimised.
         """
         raise NotImplementedError
+
+    def objective(self, embedding: Tensor, targets: Targets) -> Output:
+        """Return what is optimised: the loss and, where there is a teacher, the distance to its embeddings."""
+        out = self.loss(embedding, targets)
+        if self.distillation is None:
+            return out
+        cosine = self.distillation(embedding, targets["teacher"])
+        terms = {"task_loss": out.loss, "teacher_cosine": cosine, **out.terms}
+        return Output(out.loss + self.distillation.weight * (1 - cosine), terms)
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Follow up when the optimizer has stepped."""

@@ -37,7 +37,9 @@ class Kind(NamedTuple):
 PLANS = {
     "shuffled": Kind(lambda s, index, batch, seed: Shuffled(index.num_samples, batch, seed)),
     "per-identity": Kind(
-        lambda s, index, batch, seed: PerIdentity(index, s.images, batch, seed, scope=s.scope, too_few=s.too_few),
+        lambda s, index, batch, seed: PerIdentity(
+            index, s.images, batch, seed, scope=s.scope, too_few=s.too_few, steps_per_epoch=s.steps_per_epoch
+        ),
         lambda s: s.images,
     ),
     "weighted": Kind(lambda s, index, batch, seed: Weighted(index, s.column, batch, seed, weights=s.weights)),
@@ -74,6 +76,8 @@ def build_plan(
         return kind.build(settings, index, batch_size, seed)
     if kind.rows is None:
         raise ValueError(f"data.plan {settings.name} takes one shard set: set data.shards, not data.sources")
+    if getattr(settings, "steps_per_epoch", None):
+        raise ValueError("data.plan.steps_per_epoch takes one shard set: set data.shards, not data.sources")
     rows = kind.rows(settings)
     plans = [
         kind.build(settings, source, rows, hash_numbers(seed, STREAMS["source"], number))

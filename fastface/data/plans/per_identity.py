@@ -16,7 +16,8 @@ class PerIdentity(Drawn):
     """Visit every identity once per epoch, batch_size / images of them in a batch, `images` neighbouring rows each.
 
     An epoch is ceil(identities / P) steps; where P does not divide the identities, its last step takes some
-    identities a second time, others in each epoch. A batch never holds an identity twice. Each visit goes on in the
+    identities a second time, others in each epoch. steps_per_epoch calls another number of steps an epoch, which
+    changes no step. A batch never holds an identity twice. Each visit goes on in the
     identity's own shuffled order, so that all its images come to be used (`Pools.visit`).
 
     scope: "rank" keeps an identity's rows in one micro-batch, for losses that look at one; "global" in the batch only.
@@ -32,15 +33,21 @@ class PerIdentity(Drawn):
         *,
         scope: Literal["rank", "global"] = "rank",
         too_few: TooFew = "filter",
+        steps_per_epoch: int | None = None,
     ) -> None:
         self.identities = groups_in(batch_size, images, "data.plan.images")  # P
         self._pools = by_label(index)
         self._used, notes = enough(self._pools.counts, images, too_few, "identities", index.classes)
         check_identities(index, self._used, self.identities, images)
-        super().__init__(batch_size, -(-len(self._used) // self.identities), seed)
+        self._round = -(-len(self._used) // self.identities)  # steps that visit every identity
+        super().__init__(batch_size, steps_per_epoch or self._round, seed)
         self.notes = notes
         self.images, self.scope, self.too_few = images, scope, too_few
         self.unit = images if scope == "rank" else 1
+
+    def records(self, steps: np.ndarray) -> np.ndarray:
+        rounds, positions = np.divmod(steps, self._round)
+        return self.draw(rounds, positions)
 
     def draw(self, epochs: np.ndarray, positions: np.ndarray) -> np.ndarray:
         visits = positions[:, None] * self.identities + np.arange(self.identities)  # [n, P]

@@ -97,6 +97,8 @@ def test_errors_say_what_does_not_go_together() -> None:
         Mixture(MIXED, plans, [1.0, 1.0], 9, 0)
     with pytest.raises(ValueError, match="mined takes one shard set"):
         build_plan(MinedPlan(file=Path("x")), MIXED, 8, 0)
+    with pytest.raises(ValueError, match="steps_per_epoch takes one shard set"):
+        build_plan(PerIdentityPlan(images=4, steps_per_epoch=9), MIXED, 8, 0)
 
 
 @pytest.mark.parametrize("weights", [[1.0, 1.0], [20.0, 1.0], [1.0, 9.0]], ids=str)

@@ -104,6 +104,14 @@ def test_the_scope_says_which_rows_stay_together() -> None:
     assert rank[3].records.tolist() == batch[3].records.tolist()
 
 
+@pytest.mark.parametrize("steps", [1, 7, 1000])
+def test_another_length_of_an_epoch_changes_no_step(steps: int) -> None:
+    usual, named = PerIdentity(INDEX, 3, 9, 5), PerIdentity(INDEX, 3, 9, 5, steps_per_epoch=steps)
+    assert named.steps_per_epoch == steps
+    for step in [*range(2 * usual.steps_per_epoch + 1), 5000]:
+        assert named[step].records.tolist() == usual[step].records.tolist() == slowly(3, 9, 5, step)
+
+
 def test_errors_say_what_to_do() -> None:
     with pytest.raises(ValueError, match=r"batch_size 250 is not a multiple of data\.plan\.images = 4"):
         PerIdentity(INDEX, 4, 250, 0)
