@@ -77,6 +77,8 @@ class Run:
             # while it lives, it averages too.
             self.accelerator._models.clear()
             bare = self.accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
+            # A network of which nothing learned was prepared without one, and bears the mark that it is done with.
+            bare._is_accelerate_prepared = False
             del self.network
             self.network = wrapped(bare, self.accelerator)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, _foreach_mul_, _foreach_norm, _foreach_zero_, nn  # type: ignore[attr-defined]
 
 from fastface import dist
 from fastface.data.batch import Batch, normalised
@@ -157,7 +157,7 @@ def finish_gradients(run: Run) -> Tensor:
 def _squares(gradients: list[Tensor], device: torch.device) -> Tensor:
     if not gradients:
         return torch.zeros((), device=device)
-    return torch.stack([length.to(device) for length in torch._foreach_norm(gradients)]).square().sum()
+    return torch.stack([length.to(device) for length in _foreach_norm(gradients)]).square().sum()
 
 
 def _scale(gradients: list[Tensor], norm: Tensor, clip: float | None) -> None:
@@ -165,12 +165,12 @@ def _scale(gradients: list[Tensor], norm: Tensor, clip: float | None) -> None:
     finite = norm.isfinite()
     if norm.device.type == "cpu":  # looking is free, and most steps need no pass over the memory of all gradients
         if not finite:
-            torch._foreach_zero_(gradients)
+            _foreach_zero_(gradients)
         elif clip and norm + 1e-6 > clip:
-            torch._foreach_mul_(gradients, float(clip / (norm + 1e-6)))
+            _foreach_mul_(gradients, float(clip / (norm + 1e-6)))
         return
     if clip:
-        torch._foreach_mul_(gradients, (clip / (norm + 1e-6)).clamp(max=1.0))
+        _foreach_mul_(gradients, (clip / (norm + 1e-6)).clamp(max=1.0))
     spoilt = ~finite  # NaN times anything is NaN, so it is overwritten
     for gradient in gradients:
         gradient.masked_fill_(spoilt, 0.0)
