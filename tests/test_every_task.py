@@ -46,6 +46,7 @@ TASKS: dict[str, tuple[str, ...]] = {
     "ramp": (ARCFACE.replace("s:", "margin_ramp_epochs: 3, s:"),),
     "sampled": (ARCFACE.replace("s:", "sample_rate: 0.3, sub_centres: 2, s:"),),
     "sampled sgd": (ARCFACE.replace("s:", "sample_rate: 0.3, s:"), "optim: {name: sgd, lr: 0.02}"),
+    "sampled adagrad": (ARCFACE.replace("s:", "sample_rate: 0.3, s:"), "optim: {name: adagrad, lr: 0.02}"),
     "triplet": ("{name: triplet}", IDENTITIES),
     "triplet hardest": ("{name: triplet, mining: hardest, distance: plain, soft: true}", IDENTITIES),
     "triplet batch-hard": ("{name: triplet, mining: batch-hard, soft: true}", IDENTITIES),
