@@ -82,7 +82,8 @@ RECIPES = {
     ),
     "rec_fastcontextface": Recipe(
         *MS1MV2, f"{FACETRAIN} optim.weight_decay=4e-05",
-        "", "../objectives/cosface.yaml --model.backbone fastcontextface --train.batch_size 16 --train.micro_batch 8", 4,
+        "", "../objectives/cosface.yaml --model.backbone fastcontextface --train.batch_size 16 --train.micro_batch 8",
+        4,
     ),
     "lfw_triplet_published": Recipe(
         *LFW,
