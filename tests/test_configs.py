@@ -30,6 +30,7 @@ FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").
 RECIPES_THERE = {Path(name).stem for name in FILES if Path(name).parent.name == "configs"}
 MEASURED = {
     "demo",
+    "distill",
     "folder",
     "lfw",
     "lfw_finetune",
