@@ -33,6 +33,7 @@ GROUPS = {  # panel -> the words, between underscores, that send a term there; t
 PARTS: dict[str, str] = {
     "data": COLOURS[1],
     "forward": COLOURS[4],
+    "loss": COLOURS[2],
     "mining": COLOURS[5],
     "backward": COLOURS[0],
     "optimizer": COLOURS[3],

@@ -29,7 +29,7 @@ def train(run: Run) -> int:
     """
     config = run.config
     stop = dist.StopRequest()
-    watch = Stopwatch(run.accelerator.device)
+    watch = run.task.watch = Stopwatch(run.accelerator.device)
     log = Log(
         run.folder,
         start_step=run.start_step,

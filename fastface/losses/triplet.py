@@ -39,6 +39,7 @@ from fastface.losses.compared import (
 )
 from fastface.losses.triplet_mining import Triplets
 from fastface.spelling import nearest
+from fastface.timing import Watch, silent
 
 DISTANCES = ("squared", "plain")
 MINING = ("semi-hard", "violators", "hardest", "batch-hard", "distance-weighted", "all")
@@ -58,6 +59,7 @@ def triplet_loss(
     chunk: int | None = None,
     key: int = 0,
     normalise: bool = True,
+    watch: Watch = silent,
 ) -> Compared:
     """Compare the rows of a step in triplets.
 
@@ -74,6 +76,7 @@ def triplet_loss(
                and the speed only, but for the rounding of sums with "all".
     key        all randomness of semi-hard, violators and distance-weighted; give every step another.
     normalise  scale embeddings to length 1 first.
+    watch      times the choice of triplets as "mining".
 
     Without a triplet the loss is 0 with zero gradient; where an embedding is not finite it is NaN.
 
@@ -96,7 +99,7 @@ def triplet_loss(
     if mining == "all":
         loss, more = _all_triplets(distances, labels, same, 0.0 if soft else margin, over, soft, chunk)
         return Compared(loss, terms | more)
-    with torch.no_grad():
+    with torch.no_grad(), watch("mining"):
         triplets, candidates = _mined(mining, squared, distances, labels, same, rows.shape[1], margin, key, chunk)
     positive = distances[triplets.anchor, triplets.positive]
     negative = distances[triplets.anchor, triplets.negative]

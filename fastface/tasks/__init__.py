@@ -18,6 +18,7 @@ from fastface.tasks.base import Task
 from fastface.tasks.distill import Distillation, Teacher
 from fastface.tasks.metric import Comparison, Metric
 from fastface.tasks.pair import Pair
+from fastface.timing import Watch
 
 
 def network_size(data: DataConfig, model: ModelConfig) -> tuple[int, int]:
@@ -87,12 +88,14 @@ def pair(task: PairTask, backbone: Backbone, model: ModelConfig) -> Pair:
 def comparison_of(task: TripletTerm | SupConTask | MultiSimilarityTask) -> Comparison:
     """Return the loss of a step's rows that the settings ask for."""
     if isinstance(task, SupConTask):
-        return lambda embedding, labels, *, key, epoch: supcon_loss(embedding, labels, temperature=task.temperature)
+        return lambda embedding, labels, *, key, epoch, watch: supcon_loss(
+            embedding, labels, temperature=task.temperature
+        )
     if isinstance(task, MultiSimilarityTask):
         given = {"alpha": task.alpha, "beta": task.beta, "base": task.base, "epsilon": task.epsilon}
-        return lambda embedding, labels, *, key, epoch: multi_similarity_loss(embedding, labels, **given)
+        return lambda embedding, labels, *, key, epoch, watch: multi_similarity_loss(embedding, labels, **given)
 
-    def triplets(embedding: Tensor, labels: Tensor, *, key: int, epoch: float) -> Compared:
+    def triplets(embedding: Tensor, labels: Tensor, *, key: int, epoch: float, watch: Watch) -> Compared:
         late = task.hardest_after_epochs is not None and epoch >= task.hardest_after_epochs
         return triplet_loss(
             embedding,
@@ -103,6 +106,7 @@ def comparison_of(task: TripletTerm | SupConTask | MultiSimilarityTask) -> Compa
             soft=task.soft,
             chunk=task.chunk,
             key=key,
+            watch=watch,
         )
 
     return triplets

@@ -64,7 +64,8 @@ class ArcFace(Task):
         if self.triplet is None:
             return Output(found.loss, terms)
         key = hash_numbers(self.seed, self._step, MINED)
-        compared = self.triplet(gather(embedding), gather(targets["labels"]), key=key, epoch=self._epoch)
+        rows, labels = gather(embedding), gather(targets["labels"])
+        compared = self.triplet(rows, labels, key=key, epoch=self._epoch, watch=self.watch)
         terms |= {"margin_loss": found.loss, "triplet_loss": compared.loss, **compared.terms}
         return Output(found.loss + self.triplet_weight * compared.loss, terms)
 

@@ -14,6 +14,7 @@ from fastface.data.plan import Plan
 from fastface.data.plans import build_plan
 from fastface.models import Backbone
 from fastface.tasks.distill import Distillation
+from fastface.timing import Watch, silent
 
 Targets = dict[str, Tensor]
 """What embeddings are compared with, row by row: labels [B], and what else a task needs."""
@@ -51,6 +52,8 @@ class Task(nn.Module):
     """What ships: [B, 3, H, W] -> [B, embedding_size]."""
     across_batch = False
     """True where the loss compares images with each other: then it sees the embeddings of the whole step at once."""
+    watch: Watch = staticmethod(silent)  # type: ignore[assignment]
+    """Times parts of the loss, such as the choice of triplets; the loop gives its stopwatch."""
     collapsed_loss: float | None = None
     """The loss where all embeddings are one, if that says something."""
 

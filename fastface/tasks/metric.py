@@ -13,6 +13,7 @@ from fastface.data.plan import Plan, hash_numbers
 from fastface.losses.compared import Compared
 from fastface.models import Backbone
 from fastface.tasks.base import Output, StepInfo, Targets, Task
+from fastface.timing import Watch
 
 MINED = 103
 """What a run's seed is hashed with for the choice of negatives, apart from fastface/data/plan.py's streams."""
@@ -21,7 +22,7 @@ MINED = 103
 class Comparison(Protocol):
     """A loss of all rows of a step: fastface.losses.triplet.triplet_loss and its like, with their settings."""
 
-    def __call__(self, embedding: Tensor, labels: Tensor, *, key: int, epoch: float) -> Compared: ...
+    def __call__(self, embedding: Tensor, labels: Tensor, *, key: int, epoch: float, watch: Watch) -> Compared: ...
 
 
 class Metric(Task):
@@ -57,7 +58,7 @@ class Metric(Task):
     def loss(self, embedding: Tensor, targets: Targets) -> Output:
         key = hash_numbers(self.seed, self._step, MINED)
         rows, labels = gather(embedding), gather(targets["labels"])
-        return Output(*self.comparison(rows, labels, key=key, epoch=self._epoch))
+        return Output(*self.comparison(rows, labels, key=key, epoch=self._epoch, watch=self.watch))
 
 
 def comparable(plan: Plan, index: Index, name: str) -> Plan:
