@@ -26,6 +26,8 @@ class ModelConfig(Section):
     """iresnet18|34|50|100|200, mobilefacenet, mbf, mbf_large, inception_resnet_v1, fastcontextface, or a timm model."""
     embedding_size: int = Field(default=512, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    """Of timm networks: share of residual branches left out, sample by sample (stochastic depth)."""
     stem: Literal["auto", "keep"] = "auto"
     """auto: timm's stems, made for 224 px, reduce less, so that 112 px end in about 7x7; keep: as timm has them."""
     pretrained: bool | Path = False

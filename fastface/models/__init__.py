@@ -43,12 +43,14 @@ def build_backbone(
     embedding_size: int = 512,
     input_size: tuple[int, int] = (112, 112),
     dropout: float = 0.0,
+    drop_path: float = 0.0,
     pretrained: bool | str | Path = False,
     stem: str = "auto",
 ) -> Backbone:
     """Build a backbone by name: one of BACKBONES, or any network of timm, such as convnext_atto.d2_in1k.
 
     input_size: (width, height) px. dropout: share of features zeroed before the last linear layer.
+    drop_path: only for timm names: share of residual branches left out, sample by sample (stochastic depth).
     pretrained: only for timm names: True has timm fetch its published weights, a path fills the body from a
     checkpoint file of timm. stem: "auto" or "keep", see TimmBackbone; our own networks are made for small faces
     and have nothing to change. The module carries what Backbone lists. ValueError: unknown name (with the
@@ -58,6 +60,8 @@ def build_backbone(
         raise ValueError(f"stem {stem!r} is unknown; choose one of: {', '.join(STEMS)}")
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
+    if not 0.0 <= drop_path < 1.0:
+        raise ValueError(f"drop_path is {drop_path}; it must be in [0, 1)")
     if isinstance(pretrained, str):
         pretrained = Path(pretrained)
     if name in BACKBONES:
@@ -66,6 +70,8 @@ def build_backbone(
                 f"{name} has no weights to download and is none of timm's; set pretrained: false and load a "
                 "weights file instead"
             )
+        if drop_path:
+            raise ValueError(f"{name} leaves out no branches; set drop_path: 0, or choose a network of timm")
         return BACKBONES[name](embedding_size=embedding_size, input_size=input_size, dropout=dropout)
     if not is_timm_name(name):
         raise ValueError(unknown_name(name, tuple(BACKBONES)))
@@ -74,6 +80,7 @@ def build_backbone(
         embedding_size=embedding_size,
         input_size=input_size,
         dropout=dropout,
+        drop_path=drop_path,
         pretrained=pretrained,
         stem=stem,
     )

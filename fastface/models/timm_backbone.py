@@ -72,6 +72,7 @@ class TimmBackbone(Backbone):
         embedding_size: int = 512,
         input_size: tuple[int, int] = (112, 112),
         dropout: float = 0.0,
+        drop_path: float = 0.0,
         pretrained: bool | Path = False,
         stem: str = "auto",
     ) -> None:
@@ -79,7 +80,7 @@ class TimmBackbone(Backbone):
         assert stem in STEMS
         assert is_timm_name(name)
         small = stem == "auto" and max(input_size) <= SMALL_PX
-        self.net, notes = _create(name, input_size, small, pretrained)
+        self.net, notes = _create(name, input_size, small, drop_path, pretrained)
         self.notes += notes
         self.layout = "nchw"
         self.final_map: tuple[int, int] | None = None  # width, height; None for tokens
@@ -158,9 +159,11 @@ def unknown_name(name: str, ours: tuple[str, ...]) -> str:
     return f"backbone {name!r} is unknown; {hint}Known: {', '.join(ours)}, and every name of timm.list_models()"
 
 
-def _create(name: str, input_size: tuple[int, int], small: bool, pretrained: bool | Path) -> tuple[Any, list[str]]:
+def _create(
+    name: str, input_size: tuple[int, int], small: bool, drop_path: float, pretrained: bool | Path
+) -> tuple[Any, list[str]]:
     """Create timm's model for this input, with the first stride or patch halved if `small`; add notes on it."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     config = timm.get_pretrained_cfg(name.split(".")[0])
     if config is not None and config.fixed_input_size:  # position embeddings or windows depend on the size
         options["img_size"] = (input_size[1], input_size[0])

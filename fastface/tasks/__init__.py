@@ -56,6 +56,7 @@ def _without_teacher(task: TaskSettings, model: ModelConfig, data: DataConfig, n
         embedding_size=model.embedding_size,
         input_size=network_size(data, model),
         dropout=model.dropout,
+        drop_path=model.drop_path,
         pretrained=model.pretrained,
         stem=model.stem,
     )

@@ -154,3 +154,21 @@ def test_bad_settings_are_refused(options: dict[str, Any], message: str) -> None
 
 def test_stem_table_lists_each_place_once() -> None:
     assert len(set(STEM_CONVS)) == len(STEM_CONVS)
+
+
+def test_branches_are_left_out_in_training_only() -> None:
+    torch.manual_seed(0)
+    network = build_backbone("test_vit", embedding_size=8, input_size=(64, 64), drop_path=0.5)
+    images = torch.randn(4, 3, 64, 64)
+    network.eval()
+    assert torch.equal(network(images), network(images))
+    network.net.train()  # the neck's BatchNorm would move
+    assert not torch.equal(network(images), network(images))
+    plain = build_backbone("test_vit", embedding_size=8, input_size=(64, 64)).eval()
+    plain.load_state_dict(network.state_dict())
+    assert torch.equal(plain(images), network.eval()(images))
+
+
+def test_our_own_networks_leave_out_no_branches() -> None:
+    with pytest.raises(ValueError, match="drop_path"):
+        build_backbone("iresnet18", drop_path=0.1)
