@@ -51,7 +51,14 @@ def clean(raw: Path) -> dict[str, bytes]:
 def start_and_wait(raw: Path, out: Path, workers: int) -> subprocess.Popen[str]:
     """Start a conversion and wait until some of its 24 shards are finished."""
     arguments = command("folder", raw, "--out", out, "--size", 300, "--shard-size", 10, "--workers", workers)
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # What runs in the background of a script ignores Ctrl-C, and so would its children.
+    process = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 50
     while len(list(out.parent.glob("*.partial/notes/*.npz"))) < 3:
         assert time.monotonic() < deadline

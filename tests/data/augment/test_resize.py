@@ -156,4 +156,4 @@ def test_the_loader_resizes_only_when_told(tmp_path: Path) -> None:
 def test_networks_of_one_size_refuse_scales() -> None:
     data = DataConfig(size=(32, 32), scales=((32, 32), (48, 48)))
     with pytest.raises(ValueError, match=r"data\.scales needs a network that takes any size.*low_resolution"):
-        build_task(ArcFaceTask(), ModelConfig(backbone="mobilefacenet"), data, 10)
+        build_task(ArcFaceTask(), ModelConfig(backbone="mobilefacenet"), data, num_classes=10, seed=0)
