@@ -30,11 +30,6 @@ class Checkpoint(NamedTuple):
     skipped: list[str]
     """Newer folders that failed verification, with the reason."""
 
-    @property
-    def shipped(self) -> dict[str, Tensor]:
-        """The tensors of the network that is evaluated and exported."""
-        return self.average or self.model
-
 
 def step_folder(step: int) -> str:
     return f"step-{step:08d}"

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fastface.card import Card
@@ -36,8 +35,8 @@ def load_teacher(run: Path, data: DataConfig, crop: float | str | None) -> tuple
             f"task.distill.teacher {run} is an .onnx file, which would run on the CPU alone: give the RUN it was "
             "exported from, or import its weights with tools/import_weights.py"
         )
-    saved = find_checkpoint(run, tensors=False)
-    network = load_network(saved._replace(model=read_network(saved.path)))
+    saved = find_checkpoint(run)
+    network = load_network(saved)
     card = Card.model_validate(saved.state["card"])
     (width, height), (own_width, own_height) = card.input_size, data.size
     if width * own_height != height * own_width:
@@ -64,15 +63,6 @@ def load_teacher(run: Path, data: DataConfig, crop: float | str | None) -> tuple
     return teacher, notes
 
 
-def read_network(step: Path) -> dict[str, Tensor]:
-    """Read the tensors of the network that a step folder ships."""
-    average = step / "average.safetensors"
-    if average.is_file():
-        return load_file(average)
-    with safe_open(step / "model.safetensors", "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys() if name.startswith("backbone.")}
-
-
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of named tensors: their names, types, shapes and bytes."""
     digest = hashlib.sha256()
@@ -96,7 +86,7 @@ def start_centres(head: ClassRows, classes: Sequence[str], data: DataConfig, run
     Raises:
         ValueError: where the run has no centres, none for these classes, or others than the head's.
     """
-    saved = find_checkpoint(run, tensors=False)
+    saved = find_checkpoint(run)
     before, file = classes_of(saved), saved.path / "model.safetensors"
     theirs, ours = saved.state["config"]["data"], data.model_dump(mode="json")
     place = places(_named(before, theirs, ours), _named(classes, ours, theirs))  # int64 [all classes of the head]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from fastface import checkpoint
@@ -131,7 +131,7 @@ def load_network(saved: checkpoint.Checkpoint, *, trained: bool = True) -> nn.Mo
         stem=config.model.stem,
     )
     if trained:
-        backbone.load_state_dict(_backbone_state(saved.shipped))
+        backbone.load_state_dict(read_network(saved.path))
     return Windowed(backbone, config.model.window).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -155,48 +155,68 @@ def module_embedder(module: nn.Module, card: Card, device: str | torch.device, *
     return Embedder(network, card, origin)
 
 
-def find_checkpoint(path: Path, *, tensors: bool = True) -> checkpoint.Checkpoint:
-    """Load the checkpoint a RUN or step folder stands for: a run's best, else its newest.
+def find_checkpoint(path: Path) -> checkpoint.Checkpoint:
+    """Find and verify the checkpoint a RUN or step folder stands for: a run's best, else its newest.
 
-    tensors: False leaves them in their files, for a reader that wants only some.
+    Its tensors stay in their files: who ships a network does not want its head and optimizer, see `read_network`.
 
     Raises:
         ValueError: naming what was looked for.
     """
     if (path / checkpoint.MANIFEST).is_file():
-        return checkpoint.load(path, tensors=tensors)
+        return checkpoint.load(path, tensors=False)
     if not (path / "checkpoints").is_dir():
         raise ValueError(f"{path} is neither a run folder, a step folder of one, nor an .onnx file")
     best = path / "best.json"
     if best.is_file():
         chosen = path / "checkpoints" / checkpoint.step_folder(json.loads(best.read_text(encoding="utf-8"))["step"])
         if chosen.is_dir():
-            return checkpoint.load(chosen, tensors=tensors)
+            return checkpoint.load(chosen, tensors=False)
     try:
-        return checkpoint.newest(path / "checkpoints", tensors=tensors)
+        return checkpoint.newest(path / "checkpoints", tensors=False)
     except FileNotFoundError as error:
         raise ValueError(str(error)) from None
 
 
-def load_backbone_from(path: Path, task: nn.Module) -> str:
-    """Start a task's backbone from a RUN, a step folder or a .safetensors file; return a line that says so."""
-    if path.suffix == ".safetensors":
-        state = load_file(path)
-        origin = str(path)
-    else:
+class Start(NamedTuple):
+    """Where a network's first weights come from."""
+
+    origin: str
+    normalisation: tuple[float, float] | None
+    """Mean and std of the pixels they were trained on; None where nothing says so."""
+
+
+def load_backbone_from(path: Path, task: nn.Module) -> Start:
+    """Start a task's backbone from a RUN, a step folder or a .safetensors file."""
+    start = Start(str(path), None)
+    if path.suffix != ".safetensors":
         saved = find_checkpoint(path)
-        state, origin = saved.shipped, str(saved.path)
+        path, start = saved.path, Start(str(saved.path), (saved.state["card"]["mean"], saved.state["card"]["std"]))
     backbone: Any = task.backbone
     try:
-        backbone.load_state_dict(_backbone_state(state))
+        backbone.load_state_dict(read_network(path))
     except RuntimeError as error:
         raise ValueError(f"model.weights {path} does not fit model.backbone: {error}") from None
-    return f"backbone starts from {origin}"
+    return start
 
 
-def _backbone_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    inside = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
-    return inside or dict(state)
+def read_network(path: Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of the network that a step folder ships, or of a .safetensors file, and no others.
+
+    Where a run keeps an average of its weights, that is what ships.
+    """
+    if path.is_dir():
+        average = path / "average.safetensors"
+        path = average if average.is_file() else path / "model.safetensors"
+    elif not path.is_file():
+        raise ValueError(f"no such file: {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            names = list(file.keys())
+            inside = [name for name in names if name.startswith("backbone.")]
+            return {name.removeprefix("backbone."): file.get_tensor(name) for name in inside or names}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is a damaged safetensors file: {error}") from None
 
 
 def open_onnx(path: Path, card: Card) -> Embedder:

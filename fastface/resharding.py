@@ -22,6 +22,15 @@ def whole_model(task: nn.Module) -> dict[str, Tensor]:
     return state
 
 
+def whole_bytes(task: nn.Module) -> int:
+    """Return the size of the task's parameters, those of other processes' rows included."""
+    total = sum(p.numel() * p.element_size() for p in task.parameters())
+    for _, head in _heads(task):
+        others = head.num_classes * head.sub_centres - len(head.weight)
+        total += others * head.weight.shape[1] * head.weight.element_size()
+    return total
+
+
 def restore_model(task: nn.Module, saved: Mapping[str, Tensor]) -> None:
     """Load whole tensors into a task, each process taking its own rows.
 

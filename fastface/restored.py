@@ -1,6 +1,6 @@
 """Configuration and checkpoint -> task, optimizer and average as a new run starts, or as the checkpoint left them."""
 
-from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -10,7 +10,7 @@ from fastface.data.index import Index
 from fastface.ema import WeightAverage
 from fastface.inherited import load_teacher, start_centres
 from fastface.optim import build_optimizer, parameter_groups
-from fastface.predictor import find_checkpoint, load_backbone_from
+from fastface.predictor import load_backbone_from
 from fastface.resharding import restore_model, restore_optimizer
 from fastface.task_settings import ArcFaceTask
 from fastface.tasks import build_task
@@ -19,10 +19,16 @@ from fastface.tasks.base import Task
 from fastface.tasks.distill import Teacher
 
 
-def restored_task(
-    config: RunConfig, index: Index, saved: checkpoint.Checkpoint | None, notes: list[str]
-) -> tuple[Task, list[str]]:
-    """Build the task as a new run starts, or as a checkpoint left it; name the tensors that weights had filled."""
+class Restored(NamedTuple):
+    task: Task
+    loaded: list[str]
+    """The tensors of the task that weights had filled when the run began."""
+    normalisation: tuple[float, float] | None
+    """Mean and std of the pixels those weights were trained on, where a new run loads them and something says so."""
+
+
+def restored_task(config: RunConfig, index: Index, saved: checkpoint.Checkpoint | None, notes: list[str]) -> Restored:
+    """Build the task as a new run starts, or as a checkpoint left it."""
     teacher = restored_teacher(config, index, saved, notes)
     torch.manual_seed(config.seed)
     model = config.model
@@ -33,13 +39,14 @@ def restored_task(
         task.double()  # before loading, which would round to float32
     if saved is not None:
         restore_model(task, saved.model)
-        return task, list(saved.state.get("loaded", []))
+        return Restored(task, list(saved.state.get("loaded", [])), None)
     if isinstance(task, ArcFace) and isinstance(config.task, ArcFaceTask) and config.task.centres is not None:
         frozen = config.task.freeze_centres
         notes.append(start_centres(task.head, index.classes, config.data, config.task.centres, frozen=frozen))
-    loaded = set()
+    loaded, normalisation = set(), None
     if config.model.weights is not None:
-        notes.append(load_backbone_from(config.model.weights, task))
+        origin, normalisation = load_backbone_from(config.model.weights, task)
+        notes.append(f"backbone starts from {origin}")
         loaded = {f"backbone.{name}" for name in task.backbone.state_dict()}
     elif config.model.pretrained:
         neck = task.backbone.neck_modules
@@ -49,15 +56,7 @@ def restored_task(
             "optim.backbone_lr_scale slows down what was loaded, and nothing was loaded: set model.weights or "
             "model.pretrained, or leave it at 1"
         )
-    return task, sorted(loaded)
-
-
-def normalisation_of(weights: Path | None) -> tuple[float, float] | None:
-    """Return mean and std of the pixels that a RUN's network was trained on; None where nothing says so."""
-    if weights is None or weights.suffix == ".safetensors":
-        return None
-    card = find_checkpoint(weights, tensors=False).state["card"]
-    return card["mean"], card["std"]
+    return Restored(task, sorted(loaded), normalisation)
 
 
 def restored_teacher(

@@ -28,7 +28,7 @@ from fastface.ema import WeightAverage
 from fastface.hardware import decode_threads_of, decoder_of, start_processes
 from fastface.models import describe
 from fastface.optim import LateStart, Schedule, build_schedule
-from fastface.restored import normalisation_of, restored_average, restored_optimizer, restored_task
+from fastface.restored import restored_average, restored_optimizer, restored_task
 from fastface.run_folder import check_plan, check_resumable, differences, find_resumable, hold, new_folder, settle
 from fastface.tasks.base import Task
 
@@ -97,7 +97,7 @@ def build_run(command: Command) -> Run:
         notes += [f"skipped: {reason}" for reason in saved.skipped] + [f"resuming from {saved.path}"]
         notes += check_resumable(config, saved.state, index.dataset_id)
     micro = micro_batch_of(config, saved)
-    task, loaded = restored_task(config, index, saved, notes)
+    task, loaded, normalisation = restored_task(config, index, saved, notes)
     about = describe(task.backbone)
     task.to(accelerator.device)
     if config.train.channels_last:
@@ -143,7 +143,7 @@ def build_run(command: Command) -> Run:
             num_images=index.num_samples,
             micro_batch=micro,
             bf16=bf16,
-            weights_normalisation=normalisation_of(config.model.weights),
+            weights_normalisation=normalisation,
         )
         notes += [f"advice: {line}" for line in found]
     # Only now, with everything checked and built, does anything appear on disk.

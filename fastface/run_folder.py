@@ -15,6 +15,7 @@ from fastface import checkpoint, dist
 from fastface.command import Command
 from fastface.config import RunConfig
 from fastface.data.index import Index
+from fastface.resharding import whole_bytes
 
 
 def new_folder(command: Command, task: nn.Module) -> Path:
@@ -30,14 +31,17 @@ def new_folder(command: Command, task: nn.Module) -> Path:
             (folder / "checkpoints" / ".probe").unlink()
         except OSError as error:
             raise ValueError(f"cannot write to {folder}: {error.strerror}; change `out` in the config") from None
-        # Weights and up to two moments of each, for the kept checkpoints, the best, and the one being written.
-        needed = 3 * sum(p.numel() * p.element_size() for p in task.parameters()) * (command.config.checkpoint.keep + 2)
+        # Weights, up to two moments of each and perhaps their average, for the kept checkpoints, the best, and the one
+        # being written.
+        keep, every = command.config.checkpoint.keep, command.config.checkpoint.keep_every_epochs
+        count = keep + 2 + (int(command.config.train.epochs / every) if every else 0)
+        needed = (4 if command.config.optim.ema_decay else 3) * whole_bytes(task) * count
         free = shutil.disk_usage(folder).free
         if needed > free:
             raise OSError(
                 errno.ENOSPC,
                 f"{folder} has {free / 1e9:.1f} GB free and its checkpoints need up to {needed / 1e9:.1f} GB: "
-                "free space, change `out`, or lower checkpoint.keep",
+                "free space, change `out`, or keep fewer (checkpoint.keep, keep_every_epochs)",
             )
     return Path(dist.share(str(folder)))
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastface.resharding import restore_model, restore_optimizer, whole_model, whole_optimizer
+from fastface.resharding import restore_model, restore_optimizer, whole_bytes, whole_model, whole_optimizer
 from tests.worlds import CASES, Small, batch, everything
 
 
@@ -116,3 +116,14 @@ def test_another_number_of_identities_says_what_to_do() -> None:
         restore_optimizer(optimizer, task, {name: torch.zeros(8, 4)})
     with pytest.raises(ValueError, match=r"'head.wieght', which this model does not have"):
         restore_optimizer(optimizer, task, {"head.wieght/momentum_buffer": state[name]})
+
+
+def test_other_processes_rows_count_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastface import dist
+    from fastface.heads.class_rows import ClassRows
+
+    monkeypatch.setattr(dist, "world", lambda: 4)
+    monkeypatch.setattr(dist, "rank", lambda: 1)
+    task = nn.Sequential(nn.Linear(3, 2), ClassRows(7, 5, sub_centres=3))
+    assert len(list(task.parameters())[2]) == 2 * 3  # classes 1 and 2 of 7
+    assert whole_bytes(task) == 4 * (3 * 2 + 2 + 7 * 3 * 5)

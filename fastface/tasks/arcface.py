@@ -5,14 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastface.collect import gather
 from fastface.config import DataConfig
 from fastface.data.index import Index
-from fastface.data.plan import Plan, hash_numbers
+from fastface.data.plan import Plan
 from fastface.heads.margin_head import MarginHead
 from fastface.models import Backbone
 from fastface.tasks.base import Output, StepInfo, Targets, Task
-from fastface.tasks.metric import MINED, Comparison, comparable
+from fastface.tasks.metric import Comparison, comparable, compare_step
 
 
 class ArcFace(Task):
@@ -42,7 +41,6 @@ class ArcFace(Task):
         self.head = head
         self.across_batch = triplet is not None
         self.triplet, self.triplet_weight, self.seed = triplet, triplet_weight, seed
-        self._step, self._epoch = 0, 0.0
         self.margin_ramp_epochs = margin_ramp_epochs
         self.keep_hardest, self.keep_hardest_after_epochs = head.keep_hardest, keep_hardest_after_epochs
 
@@ -51,7 +49,7 @@ class ArcFace(Task):
         return plan if self.triplet is None else comparable(plan, index, data.plan.name)
 
     def before_step(self, info: StepInfo, optimizer: torch.optim.Optimizer) -> None:
-        self._step, self._epoch = info.step, info.epoch
+        super().before_step(info, optimizer)
         if self.margin_ramp_epochs:
             self.head.margin.strength = min(info.epoch / self.margin_ramp_epochs, 1.0)
         self.head.keep_hardest = self.keep_hardest if info.epoch >= self.keep_hardest_after_epochs else 1.0
@@ -63,9 +61,7 @@ class ArcFace(Task):
         terms = {"train_acc": found.accuracy, "target_cosine": found.target_cosine}
         if self.triplet is None:
             return Output(found.loss, terms)
-        key = hash_numbers(self.seed, self._step, MINED)
-        rows, labels = gather(embedding), gather(targets["labels"])
-        compared = self.triplet(rows, labels, key=key, epoch=self._epoch, watch=self.watch)
+        compared = compare_step(self, self.triplet, self.seed, embedding, targets)
         terms |= {"margin_loss": found.loss, "triplet_loss": compared.loss, **compared.terms}
         return Output(found.loss + self.triplet_weight * compared.loss, terms)
 

@@ -61,6 +61,7 @@ class Task(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.window = window
+        self.step, self.epoch = 0, 0.0  # of the step under way
         self.distillation: Distillation | None = None
         """Another network to learn from beside the task's own loss."""
 
@@ -70,6 +71,7 @@ class Task(nn.Module):
 
     def before_step(self, info: StepInfo, optimizer: torch.optim.Optimizer) -> None:
         """Prepare for a step."""
+        self.step, self.epoch = info.step, info.epoch
 
     def inputs(self, batch: Batch) -> Tensor:
         """Return what the backbone sees."""

@@ -3,7 +3,6 @@
 from typing import Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fastface.collect import gather
@@ -12,7 +11,7 @@ from fastface.data.index import Index
 from fastface.data.plan import Plan, hash_numbers
 from fastface.losses.compared import Compared
 from fastface.models import Backbone
-from fastface.tasks.base import Output, StepInfo, Targets, Task
+from fastface.tasks.base import Output, Targets, Task
 from fastface.timing import Watch
 
 MINED = 103
@@ -47,18 +46,19 @@ class Metric(Task):
         self.comparison = comparison
         self.seed = seed
         self.collapsed_loss = collapsed_loss
-        self._step, self._epoch = 0, 0.0
 
     def plan(self, data: DataConfig, index: Index, batch_size: int, seed: int) -> Plan:
         return comparable(super().plan(data, index, batch_size, seed), index, data.plan.name)
 
-    def before_step(self, info: StepInfo, optimizer: torch.optim.Optimizer) -> None:
-        self._step, self._epoch = info.step, info.epoch
-
     def loss(self, embedding: Tensor, targets: Targets) -> Output:
-        key = hash_numbers(self.seed, self._step, MINED)
-        rows, labels = gather(embedding), gather(targets["labels"])
-        return Output(*self.comparison(rows, labels, key=key, epoch=self._epoch, watch=self.watch))
+        return Output(*compare_step(self, self.comparison, self.seed, embedding, targets))
+
+
+def compare_step(task: Task, comparison: Comparison, seed: int, embedding: Tensor, targets: Targets) -> Compared:
+    """Compare the embeddings of all processes, by a loss whose choices follow from (seed, step)."""
+    key = hash_numbers(seed, task.step, MINED)
+    rows, labels = gather(embedding), gather(targets["labels"])
+    return comparison(rows, labels, key=key, epoch=task.epoch, watch=task.watch)
 
 
 def comparable(plan: Plan, index: Index, name: str) -> Plan:
