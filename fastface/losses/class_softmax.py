@@ -8,8 +8,8 @@ The exponentials are kept for it where they fit: three matrix products then, and
 
 Peak memory of tensors beside the centres [C * K, D], their gradient and the optimizer's moments, in bytes: at most
 kept + 12 * CHUNK_BYTES + 12 * N * D * item, where kept = N * C * (item, and 8 more with sub-centres) if that is at most
-`memory_bytes`, and 0 otherwise: bounded whatever C is. Four buffers are in use at once; a CPU's allocator leaves gaps, so
-that resident memory was measured from a third of this to a third above it (benchmarks/README.md).
+`memory_bytes`, and 0 otherwise: bounded whatever C is. Four buffers are in use at once; a CPU's allocator leaves gaps:
+resident memory was measured from a third of this to a third above it (benchmarks/README.md).
 """
 
 from collections.abc import Iterator
