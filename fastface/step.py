@@ -27,10 +27,7 @@ def train_step(run: Run, batches: Iterator[Batch], step: int, guard: "FiniteGuar
     """Take one optimizer step over this process's micro-batches of the step."""
     run.start_part(step)
     set_learning_rate(run.optimizer.param_groups, run.schedule(step))
-    info = StepInfo(step, step / run.steps_per_epoch, run.state["micro_batch"], lambda: run.labels_of(step))
-    run.task.before_step(info, run.optimizer)
-    whole = run.task.across_batch and run.accumulation > 1
-    sums = _compare_all(run, batches, step, watch) if whole else _learn_each(run, batches, step, watch)
+    sums = backpropagate(run, batches, step, watch)
     with watch("optimizer"):
         norm = finish_gradients(run)
         guard.add(step, sums["loss"], norm, scaled=run.accelerator.scaler is not None)
@@ -41,6 +38,14 @@ def train_step(run: Run, batches: Iterator[Batch], step: int, guard: "FiniteGuar
         if run.average is not None:
             run.average.update(step)
     return StepResult(sums, norm)
+
+
+def backpropagate(run: Run, batches: Iterator[Batch], step: int, watch: Watch) -> dict[str, Tensor]:
+    """Leave the step's gradient in the parameters, the network's averaged over processes; return loss and terms."""
+    info = StepInfo(step, step / run.steps_per_epoch, run.state["micro_batch"], lambda: run.labels_of(step))
+    run.task.before_step(info, run.optimizer)
+    whole = run.task.across_batch and run.accumulation > 1
+    return _compare_all(run, batches, step, watch) if whole else _learn_each(run, batches, step, watch)
 
 
 def _learn_each(run: Run, batches: Iterator[Batch], step: int, watch: Watch) -> dict[str, Tensor]:
@@ -115,7 +120,7 @@ def _targets(run: Run, batch: Batch) -> Targets:
 
 def _synchronised(run: Run, last: bool) -> contextlib.AbstractContextManager[Any]:
     """Average gradients over the processes with the last micro-batch only."""
-    return contextlib.nullcontext() if last else run.accelerator.no_sync(run.network)
+    return contextlib.nullcontext() if last and not dist.is_alone() else run.accelerator.no_sync(run.network)
 
 
 @contextlib.contextmanager
