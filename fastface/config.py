@@ -126,7 +126,9 @@ class OptimConfig(Section):
     power: float = Field(default=1.0, gt=0)
     """polynomial: exponent; 1 is InsightFace's linear decay."""
     clip_norm: float | None = Field(default=5.0, gt=0)
-    """Largest norm of the whole gradient; null leaves it unclipped."""
+    """Largest norm of the gradient; null leaves it unclipped."""
+    clip_parts: Literal["all", "network"] = "all"
+    """What is clipped by its norm: the gradient of all that learns, or the network's alone, as InsightFace does."""
     freeze_epochs: float = Field(default=0.0, ge=0)
     """The network's loaded part stays as it is for the first so many epochs; what is new trains."""
     backbone_lr_scale: float = Field(default=1.0, gt=0)

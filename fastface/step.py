@@ -139,6 +139,8 @@ def statistics_kept(module: nn.Module) -> Iterator[None]:
 def finish_gradients(run: Run) -> Tensor:
     """Average, unscale and clip the step's gradients in place; return the length of the whole before clipping.
 
+    Clipped is the whole by its length or, with optim.clip_parts network, the network's part by that part's.
+
     The length is over the network, what else is the same on all processes, and all processes' rows of the head, so it
     is the same number everywhere, and so is whether it is finite. Where it is not, gradients become zero: nothing that
     is not finite reaches a weight, without waiting for the device. With loss scaling (fp16) the step is skipped.
@@ -153,9 +155,16 @@ def finish_gradients(run: Run) -> Tensor:
         _tell_all_of_infinity(shared, own)
         run.accelerator.unscale_gradients(run.optimizer)
     device = run.accelerator.device
-    norm = (_squares(shared, device) + dist.total(_squares(own, device))).sqrt()
-    if shared or own:
+    if run.config.optim.clip_parts == "all":
+        norm = (_squares(shared, device) + dist.total(_squares(own, device))).sqrt()
         _scale([*shared, *own], norm, run.config.optim.clip_norm)
+        return norm.detach()
+    network = [p.grad for p in parameters if id(p) in backbone and p.grad is not None]
+    rest = [p.grad for p in parameters if id(p) not in rows | backbone and p.grad is not None]
+    squares = _squares(network, device)
+    norm = (squares + _squares(rest, device) + dist.total(_squares(own, device))).sqrt()
+    _scale(network, torch.where(norm.isfinite(), squares.sqrt(), norm), run.config.optim.clip_norm)
+    _scale([*rest, *own], norm, None)
     return norm.detach()
 
 
@@ -167,6 +176,8 @@ def _squares(gradients: list[Tensor], device: torch.device) -> Tensor:
 
 def _scale(gradients: list[Tensor], norm: Tensor, clip: float | None) -> None:
     """Shorten gradients whose length together is `norm` to `clip`; make them zero where it is not finite; in place."""
+    if not gradients:
+        return
     finite = norm.isfinite()
     if norm.device.type == "cpu":  # looking is free, and most steps need no pass over the memory of all gradients
         if not finite:

@@ -27,6 +27,12 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
     "magface": ("{name: arcface, s: 16, margin: {name: magface, l_norm: 1, u_norm: 6, lambda_g: 1}}",),
     "softmax": ("{name: arcface, margin: {name: softmax}}",),
     "sampled": (ARCFACE.replace("s:", "sample_rate: 0.5, sub_centres: 2, s:"), "optim: {name: adam, lr: 0.001}"),
+    "clipped": (ARCFACE, "optim: {clip_norm: 0.05, clip_parts: network}"),
+    "clipped mixture": (
+        ARCFACE.replace("s:", "sample_rate: 0.5, triplet: {}, s:"),
+        IDENTITIES,
+        "optim: {clip_norm: 0.05, clip_parts: network}",
+    ),
     "ramp": (ARCFACE.replace("s:", "margin_ramp_epochs: 3, filter_above: 0.6, s:"), "optim: {ema_decay: 0.8}"),
     "triplet": ("{name: triplet}", IDENTITIES),
     "triplet batch-hard": ("{name: triplet, mining: batch-hard, distance: plain, soft: true}", IDENTITIES),
