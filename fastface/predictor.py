@@ -14,6 +14,7 @@ from fastface import checkpoint
 from fastface.card import Card, Threshold
 from fastface.config import RunConfig
 from fastface.data.images import ImageSpec, load_rgb
+from fastface.data.normalisation import PerColour, as_float32
 from fastface.models import build_backbone
 from fastface.tasks import network_size
 from fastface.tasks.base import Windowed
@@ -42,7 +43,8 @@ class Embedder:
             )
         # The loader's arithmetic, to the bit: float32, (pixel - mean) times the rounded 1 / std.
         planar = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32)
-        planar = (planar - np.float32(self.card.mean)) * np.float32(1 / self.card.std)
+        mean, inverse_std = as_float32(self.card.mean, self.card.std)
+        planar = (planar - mean[:, None, None]) * inverse_std[:, None, None]
         straight = self.network(planar)
         if self.card.flip == "none":
             return straight
@@ -182,7 +184,7 @@ class Start(NamedTuple):
     """Where a network's first weights come from."""
 
     origin: str
-    normalisation: tuple[float, float] | None
+    normalisation: tuple[PerColour, PerColour] | None
     """Mean and std of the pixels they were trained on; None where nothing says so."""
 
 
@@ -191,7 +193,8 @@ def load_backbone_from(path: Path, task: nn.Module) -> Start:
     start = Start(str(path), None)
     if path.suffix != ".safetensors":
         saved = find_checkpoint(path)
-        path, start = saved.path, Start(str(saved.path), (saved.state["card"]["mean"], saved.state["card"]["std"]))
+        card = Card.model_validate(saved.state["card"])
+        path, start = saved.path, Start(str(saved.path), (card.mean, card.std))
     backbone: Any = task.backbone
     try:
         backbone.load_state_dict(read_network(path))

@@ -7,6 +7,7 @@ import torch
 from fastface import checkpoint
 from fastface.config import RunConfig
 from fastface.data.index import Index
+from fastface.data.normalisation import PerColour
 from fastface.ema import WeightAverage
 from fastface.inherited import load_teacher, start_centres
 from fastface.optim import build_optimizer, parameter_groups
@@ -23,7 +24,7 @@ class Restored(NamedTuple):
     task: Task
     loaded: list[str]
     """The tensors of the task that weights had filled when the run began."""
-    normalisation: tuple[float, float] | None
+    normalisation: tuple[PerColour, PerColour] | None
     """Mean and std of the pixels those weights were trained on, where a new run loads them and something says so."""
 
 
