@@ -13,6 +13,7 @@ from fastface.card import Card
 from fastface.config import EvalConfig, EvalSet
 from fastface.data.image_sets import BytesImages, ImageSet, ShardImages, open_images
 from fastface.data.images import ImageSpec
+from fastface.data.index import Index
 from fastface.data.sources.bin import read_bin
 from fastface.evaluation import Embed, Result, evaluate_pairs
 from fastface.metrics.folds import Pairs
@@ -55,12 +56,8 @@ def open_pairs(settings: EvalSet, card: Card, *, seed: int = 0) -> PairSet:
     if isinstance(crop, str) and not isinstance(images, ShardImages):
         flag = "--crop box" if crop == "box" else f"--align {crop}"
         raise ValueError(f"the model was trained on faces cut out by {crop}: evaluate on shards made with {flag}")
-    if isinstance(images, ShardImages) and images.index.image_size != card.input_size:
-        width, height = card.input_size
-        raise ValueError(
-            f"{images.where} holds images of {images.index.image_size or 'several sizes'}, the model takes "
-            f"{width}x{height}: make the shards with --size {width}x{height}"
-        )
+    if isinstance(images, ShardImages):
+        check_image_size(images.index, card)
     listed = settings.pairs
     if isinstance(listed, int) and isinstance(images, ShardImages) and (settings.images / "pairs.csv").is_file():
         listed = settings.images / "pairs.csv"  # shards made of a pair file bring their pairs along
@@ -69,6 +66,16 @@ def open_pairs(settings: EvalSet, card: Card, *, seed: int = 0) -> PairSet:
         return PairSet(images, pairs, f"{listed} in {images.where}")
     pairs = sample_pairs(images.identities, listed, seed)
     return PairSet(images, pairs, f"{len(pairs.same):,} pairs sampled from {images.where}, seed {seed}")
+
+
+def check_image_size(index: Index, card: Card) -> None:
+    """Raise a ValueError where a shard set's images are not of the size that a model takes."""
+    if index.image_size != card.input_size:
+        width, height = card.input_size
+        raise ValueError(
+            f"{index.path} holds images of {index.image_size or 'several sizes'}, the model takes "
+            f"{width}x{height}: make the shards with --size {width}x{height}"
+        )
 
 
 def folds_in_order(num_pairs: int) -> np.ndarray:

@@ -103,8 +103,10 @@ class Verifier:
         return Comparison(similarity, same, self.threshold)
 
 
-def load_embedder(model: str | Path, *, device: str | torch.device = "cpu") -> Embedder:
+def load_embedder(model: str | Path, *, device: str | torch.device = "cpu", threads: int | None = None) -> Embedder:
     """Load a run folder (its best checkpoint, else its newest), a step folder, or an .onnx file with its card.
+
+    threads: that an .onnx file is run by; default: all cores.
 
     Raises:
         ValueError: where there is no such model, or it is damaged.
@@ -113,7 +115,7 @@ def load_embedder(model: str | Path, *, device: str | torch.device = "cpu") -> E
     if path.suffix == ".onnx":
         if not path.is_file():
             raise ValueError(f"no such file: {path}")
-        return open_onnx(path, Card.read(path.with_name("model.json")))
+        return open_onnx(path, Card.read(path.with_name("model.json")), threads)
     saved = find_checkpoint(path)
     card = Card.model_validate(saved.state["card"])
     return module_embedder(load_network(saved), card, device, origin=str(saved.path))
@@ -219,12 +221,13 @@ def read_network(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} is a damaged safetensors file: {error}") from None
 
 
-def open_onnx(path: Path, card: Card) -> Embedder:
+def open_onnx(path: Path, card: Card, threads: int | None = None) -> Embedder:
     """Run an .onnx file by its card on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = threads or 0  # 0: onnxruntime's choice, one for each core
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return Embedder(lambda images: np.asarray(session.run(None, {name: images})[0]), card, str(path))

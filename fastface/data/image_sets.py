@@ -53,8 +53,12 @@ class ShardImages:
         return self.index.find(names)
 
     def load(self, i: int) -> np.ndarray:
-        data = self._reader.view(i)
-        return decode_jpeg(data) if data[:2].tobytes() == b"\xff\xd8" else load_rgb(data.tobytes())
+        return decode_stored(self._reader.view(i))
+
+
+def decode_stored(data: np.ndarray) -> np.ndarray:
+    """Decode an image as a shard keeps it, uint8 [length], to uint8 RGB [H, W, 3]. Raises Rejected."""
+    return decode_jpeg(data) if data[:2].tobytes() == b"\xff\xd8" else load_rgb(data.tobytes())
 
 
 class FileImages:
