@@ -22,14 +22,23 @@ class Neighbours(NamedTuple):
     sha256: str  # of the file
 
 
-def write_neighbours(path: Path, ids: np.ndarray, dataset_id: str, weights: np.ndarray | None = None) -> None:
-    """Write a file for data.plan.file: arrays as in Neighbours, and the shard set they are for. Whole or not at all."""
+def nobody(num_classes: int) -> Neighbours:
+    """Return lists that are empty: whoever accompanies a seed is drawn at random. They take no memory."""
+    return Neighbours(np.broadcast_to(np.int32(-1), (num_classes, 1)), None, "")
+
+
+def write_neighbours(path: Path, ids: np.ndarray, dataset_id: str, weights: np.ndarray | None = None) -> str:
+    """Write a file for data.plan.file: arrays as in Neighbours, and the shard set they are for. Whole or not at all.
+
+    Equal neighbours give equal bytes. Returns the file's SHA-256.
+    """
     arrays = {"neighbours": np.asarray(ids, np.int32), "dataset_id": np.array(dataset_id)}
     if weights is not None:
         arrays["weights"] = np.asarray(weights, np.float64)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     write_durably(path, buffer.getvalue())
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
 def read_neighbours(path: Path, index: Index) -> Neighbours:
