@@ -98,7 +98,9 @@ class MinedPlan(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "MinedPlan":
         if self.file is None and self.refresh_steps is None:
-            raise ValueError("give a file of neighbours (tools/mine.py writes it), or refresh_steps, to mine on the way")
+            raise ValueError(
+                "give a file of neighbours (tools/mine.py writes it), or refresh_steps, to mine on the way"
+            )
         if self.pairs and (self.images, self.neighbours) != (2, 1):
             raise ValueError("pairs are of 2 images of a seed and 2 of its neighbour: set images: 2, neighbours: 1")
         if self.refresh_steps is not None and self.listed < self.neighbours:
