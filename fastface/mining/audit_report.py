@@ -228,7 +228,7 @@ def _kind(report: Report, pictures: _Pictures, kind: str, found: list[Finding], 
         inside = page.strip(pictures.face(f.images[0], caption=_captioned(report, f)) for f in found[:shown])
         return page.join([page.heading(kind), page.paragraph(text + "."), inside])
     findings = [page.finding(*_shown(report, pictures, f)) for f in found[:shown]]
-    return page.join([page.heading(kind), page.paragraph(text + "."), *findings])
+    return page.join([page.heading(kind), page.paragraph(text + "."), page.findings(findings)])
 
 
 def _captioned(report: Report, f: Finding) -> str:
