@@ -48,7 +48,8 @@ overflow-wrap:anywhere}
 th{font-weight:600;white-space:nowrap;overflow-wrap:normal}.number{text-align:right;white-space:nowrap;
 overflow-wrap:normal;
 font-variant-numeric:tabular-nums}
-.finding{padding:10px 0;border-top:1px solid var(--line)}.finding>p{margin:0 0 6px}
+.findings{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr));gap:0 18px}
+.finding{padding:10px 0;border-top:1px solid var(--line);min-width:0}.finding>p{margin:0 0 6px}.wide{grid-column:1/-1}
 .strip{display:flex;gap:8px;overflow-x:auto;padding-bottom:4px}
 figure{margin:0;flex:0 0 auto;max-width:100%}figure img{display:block;max-width:100%;border-radius:6px}
 .strip figure{width:112px}.strip img{width:112px;height:112px;object-fit:contain;background:var(--back);
@@ -145,7 +146,14 @@ def strip(faces: Iterable[Face]) -> Html:
 
 def finding(text: Any, faces: Iterable[Face]) -> Html:
     """Say something, and show it by a strip of faces."""
-    return Html(f'<div class="finding"><p>{escape(text)}</p>{strip(faces)}</div>')
+    shown = list(faces)
+    name = "finding wide" if len(shown) > 2 else "finding"
+    return Html(f'<div class="{name}"><p>{escape(text)}</p>{strip(shown)}</div>')
+
+
+def findings(each: Iterable[Html]) -> Html:
+    """Set findings beside one another where the screen is wide and they are short."""
+    return Html(f'<div class="findings">{join(each)}</div>')
 
 
 def picture(source: str, caption: str = "") -> Html:
@@ -194,7 +202,8 @@ def anchor(title: str) -> str:
 
 def _figure(face: Face) -> Html:
     image = f'<img src="{escape(face.source)}" alt="" loading="lazy">' if face.source else ""
-    return Html(f"<figure{_class(face.mark)}>{image}<figcaption>{escape(face.caption)}</figcaption></figure>")
+    caption = join(re.split(r"(?<=[/_])", face.caption), "<wbr>")  # paths break where they should
+    return Html(f"<figure{_class(face.mark)}>{image}<figcaption>{caption}</figcaption></figure>")
 
 
 def _plain(text: Any) -> str:

@@ -154,7 +154,7 @@ def groups_of(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
 
 
 def _coefficients(thumbnails: np.ndarray) -> np.ndarray:
-    wide = dctn(thumbnails.astype(np.float32), axes=(1, 2), norm="ortho")
+    wide = np.asarray(dctn(thumbnails.astype(np.float32), axes=(1, 2), norm="ortho"))
     return wide[:, _ROWS, _COLUMNS]
 
 
