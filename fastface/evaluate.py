@@ -28,7 +28,7 @@ def main() -> int:
         "--attributes",
         type=Path,
         metavar="FILE",
-        help="csv (name, then attributes) of images or persons: rates by group",
+        help="csv (name, then attributes) of images or persons",
     )
     parser.add_argument("--at-fmr", type=float, default=1e-2, help="false match rate of the groups' one threshold")
     parser.add_argument("--det", action="store_true", help="also draw the DET curve (both error rates, probit axes)")

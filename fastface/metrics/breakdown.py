@@ -46,7 +46,7 @@ def breakdown(
     groups = [{"group": str(names[g]), **rates((low == g) & (high == g))} for g in np.unique(low[low == high]).tolist()]
     couples = np.unique(np.stack([low, high])[:, low != high], axis=1).T.tolist()
     across = [{"groups": [str(names[a]), str(names[b])], **rates((low == a) & (high == b))} for a, b in couples]
-    summary = {rate: _spread(groups, rate) for rate in ("fnmr", "fmr")}
+    summary: dict[str, Any] = {rate: _spread(groups, rate) for rate in ("fnmr", "fmr")}
     gini = [summary[rate]["gini"] for rate in ("fmr", "fnmr")]
     summary["garbe"] = None if None in gini else sum(gini) / 2  # alpha = 1/2
     return {
