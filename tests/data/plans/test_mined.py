@@ -167,7 +167,7 @@ def slowly(plan: Mined, lists: np.ndarray, step: int) -> list[int]:
     seeds = [people[n] for n in plan._shares.at(epoch, np.array([position]))[0][0].tolist()]
     wanted: list[int | None] = list(seeds)
     for seed in seeds:
-        listed = [n for n in lists[seed].tolist() if n >= 0]
+        listed = [n for n in lists[seed].tolist() if n >= 0 and n in people]
         draw = hash_numbers(key, STREAMS["neighbour"], seed)
         wanted += [listed[feistel(n, len(listed), draw)] if n < len(listed) else None for n in range(plan.neighbours)]
     taken: list[int | None] = []
