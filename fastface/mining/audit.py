@@ -86,8 +86,8 @@ def audit(
     mean = mean_direction(here.embeddings) if centre else None
     space = Space(here.embeddings, mean)
     drawn = draw_scores(space, seed=seed)
-    chosen, ways = choose_thresholds(drawn, space.num_classes, dict(thresholds or {}))
-    bounds, sides = choose_limits(here.looks, dict(limits or {}))
+    chosen, ways = choose_thresholds(drawn, space.num_classes, thresholds or {})
+    bounds, sides = choose_limits(here.looks, limits or {})
     sums = space.sums()
     search = search_over(sums)
     compared = compare_images(space, sums, search)

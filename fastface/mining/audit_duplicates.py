@@ -31,9 +31,6 @@ class Pairs(NamedTuple):
     first: np.ndarray  # int64 [P]
     second: np.ndarray  # int64 [P]
 
-    def __len__(self) -> int:
-        return len(self.first)
-
 
 class Proposed(NamedTuple):
     """What the hash finds."""
@@ -104,8 +101,8 @@ def propose(codes: np.ndarray, mirrored: np.ndarray, usable: np.ndarray, radius:
 
 def thumbnail_correlation(thumbnails: np.ndarray, pairs: Pairs) -> np.ndarray:
     """Correlate the thumbnails of pairs, straight and mirrored, and return the larger, float32 [P]."""
-    best = np.empty(len(pairs), np.float32)
-    for start in range(0, len(pairs), CHUNK):
+    best = np.empty(len(pairs.first), np.float32)
+    for start in range(0, len(pairs.first), CHUNK):
         part = slice(start, start + CHUNK)
         a, b = (np.asarray(thumbnails[side[part]], np.float32) for side in pairs)
         first, straight, across = (_unit(x.reshape(len(x), -1)) for x in (a, b, b[:, :, ::-1]))
