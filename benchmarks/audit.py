@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
-from PIL import Image, ImageFilter, ImageOps  # noqa: E402
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps  # noqa: E402
 
 from fastface.conversion.convert import convert  # noqa: E402
 from fastface.conversion.options import Options  # noqa: E402
@@ -60,7 +60,7 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "size": lambda image: image.resize((round(0.6 * image.width), round(0.6 * image.height)), 2).resize(image.size, 2),
     "mirror": ImageOps.mirror,
     "blur": lambda image: image.filter(ImageFilter.GaussianBlur(image.width / 40)),
-    "dark": lambda image: image.point(lambda value: round(0.15 * value)),
+    "dark": lambda image: ImageEnhance.Brightness(image).enhance(0.15),
     "grey": lambda image: image.convert("L"),
 }
 
