@@ -201,7 +201,9 @@ def _doubtful(space: Space, sums: np.ndarray, search: Search, compared: Compared
         names = ((0, int(space.labels[odd.record])), (0, odd.who))
         note = f"{odd.own:.3f} with its own identity, {odd.other:.3f} with the other"
         drop = (odd.record,) if sure else ()
-        found.append(Finding("mislabelled", bool(sure), odd.other - odd.own, (Place(0, odd.record),), names, note, drop))
+        found.append(
+            Finding("mislabelled", bool(sure), odd.other - odd.own, (Place(0, odd.record),), names, note, drop)
+        )
     splits, loners = clusters(space, compared, limits)
     named = {odd.record for odd in wrong}
     for odd in loners:
