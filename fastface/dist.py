@@ -20,6 +20,19 @@ GRACE_S = 2.0
 """A Ctrl-C reaches launcher and child, and then once more as the launcher's death: within this time it is one."""
 
 
+@contextlib.contextmanager
+def processes() -> Iterator[None]:
+    """Join the processes that torchrun started, where it did, for collectives of CPU values; leave them at the end."""
+    joined = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not td.is_initialized()
+    if joined:
+        td.init_process_group("gloo")
+    try:
+        yield
+    finally:
+        if joined:
+            td.destroy_process_group()
+
+
 def rank() -> int:
     return td.get_rank() if td.is_initialized() else 0
 

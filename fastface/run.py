@@ -28,7 +28,7 @@ from fastface.ema import WeightAverage
 from fastface.hardware import decode_threads_of, decoder_of, memory_told, start_processes
 from fastface.models import describe
 from fastface.optim import LateStart, Schedule, build_schedule
-from fastface.restored import restored_average, restored_optimizer, restored_task
+from fastface.restored import restored_average, restored_neighbours, restored_optimizer, restored_task
 from fastface.run_folder import check_plan, check_resumable, differences, find_resumable, hold, new_folder, settle
 from fastface.tasks.base import Task
 
@@ -113,6 +113,7 @@ def build_run(command: Command) -> Run:
         task.backbone.compile()  # in place: parameter names stay
     plan = task.plan(config.data, index, config.train.batch_size, config.seed)
     notes += plan.notes
+    restored_neighbours(plan, task, index, saved)
     optimizer = restored_optimizer(config, task, accelerator.device, saved, loaded)
     start = saved.state["step"] if saved is not None else 0
     freeze_steps = round(config.optim.freeze_epochs * plan.steps_per_epoch)
@@ -131,6 +132,7 @@ def build_run(command: Command) -> Run:
         "dataset_id": index.dataset_id,
         "num_classes": index.num_classes,
         "plan": plan.describe(),
+        "mined": saved.state.get("mined") if saved is not None else None,
         "micro_batch": micro,
         "loaded": loaded,
         "teacher": task.distillation.teacher.sha256 if task.distillation is not None else None,

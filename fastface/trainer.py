@@ -12,6 +12,7 @@ from fastface.evaluators import Evaluators
 from fastface.hardware import memory_told
 from fastface.log import Log
 from fastface.metrics.verification import metric_direction
+from fastface.refresh import refresh_of
 from fastface.rehearsal import can_run_out, fit_micro_batch
 from fastface.resharding import whole_model, whole_optimizer
 from fastface.run import Run
@@ -75,9 +76,16 @@ def loop(run: Run, stop: dist.StopRequest, log: Log, evaluators: Evaluators, wat
         log.say("nothing left to train: the run was complete")
         return 0
     log.resume_clock()
-    batches = run.loader.batches(start=done, stop=run.total_steps)
+    refresh, until = refresh_of(run), done
     run.task.train()
     while done < run.total_steps:
+        if done == until:  # batches are made ahead, but never beyond a step at which they become others
+            if refresh is not None and refresh.due(done):
+                guard.check()
+                with watch("mining"):
+                    refresh(done, log)
+            until = min(refresh.next(done), run.total_steps) if refresh is not None else run.total_steps
+            batches = run.loader.batches(start=done, stop=until)
         waited = run.loader.timings.wait_s
         with memory_told(f"step {done + 1}, with {micro} images a forward pass,", smaller):
             terms, norm = train_step(run, batches, done, guard, watch)
