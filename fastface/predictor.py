@@ -227,8 +227,8 @@ PRECISION = "fastface.precision"
 """The key under which an .onnx file's metadata says its precision."""
 
 
-def open_onnx(path: Path, card: Card) -> Embedder:
-    """Run an .onnx file by its card on the CPU.
+def open_onnx(path: Path, card: Card, *, threads: int = 0) -> Embedder:
+    """Run an .onnx file by its card on the CPU, in so many threads; 0: one for each core.
 
     Raises:
         ValueError: where onnxruntime cannot read the file, or the card is that of another precision.
@@ -237,6 +237,7 @@ def open_onnx(path: Path, card: Card) -> Embedder:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class but this
