@@ -106,7 +106,7 @@ def calibration_pairs(config: RunConfig, card: Card, chosen: Path | None, images
 
 
 def thresholds_of(embedder: Embedder, pairs: PairSet, batch: int) -> list[Threshold]:
-    result = evaluate_on(pairs, embedder, batch=batch)
+    result = evaluate_on(pairs, embedder, batch=batch, intervals=False)
     return [Threshold(**t._asdict(), source=pairs.about) for t in calibrate(result.scores, result.same)]
 
 

@@ -13,6 +13,7 @@ from fastface.card import Card
 from fastface.config import EvalConfig, EvalSet
 from fastface.data.image_sets import BytesImages, FileImages, ImageSet, ShardImages, open_images
 from fastface.data.images import ImageSpec
+from fastface.data.index import Index
 from fastface.data.sources.bin import read_bin
 from fastface.evaluation import Embed, Result, evaluate_pairs
 from fastface.metrics.folds import Pairs
@@ -72,13 +73,19 @@ def images_for(card: Card, where: Path, crop: float | str = "as-trained") -> Sha
     if isinstance(cut, str) and not isinstance(images, ShardImages):
         flag = "--crop box" if cut == "box" else f"--align {cut}"
         raise ValueError(f"the model was trained on faces cut out by {cut}: give shards made with {flag}")
-    if isinstance(images, ShardImages) and images.index.image_size != card.input_size:
+    if isinstance(images, ShardImages):
+        check_image_size(images.index, card)
+    return images
+
+
+def check_image_size(index: Index, card: Card) -> None:
+    """Raise a ValueError where a shard set's images are not of the size that a model takes."""
+    if index.image_size != card.input_size:
         width, height = card.input_size
         raise ValueError(
-            f"{images.where} holds images of {images.index.image_size or 'several sizes'}, the model takes "
+            f"{index.path} holds images of {index.image_size or 'several sizes'}, the model takes "
             f"{width}x{height}: make the shards with --size {width}x{height}"
         )
-    return images
 
 
 def folds_in_order(num_pairs: int) -> np.ndarray:
@@ -128,7 +135,8 @@ class Evaluators:
         embedder = module_embedder(network, self.card, self.device, origin="the network in training")
         values: dict[str, float] = {}
         for name, opened in self.sets.items():
-            result = evaluate_on(opened, embedder, batch=self.config.batch_size, centre=self.config.centre)
+            rules = {"centre": self.config.centre, "intervals": False}
+            result = evaluate_on(opened, embedder, batch=self.config.batch_size, **rules)
             values |= {f"{name}/{key}": value for key, value in result.metrics.items()}
         # Rank 0's figures for all: a last bit that differs between unlike machines must not part their ways.
         return dist.share(values)

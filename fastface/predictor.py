@@ -107,8 +107,10 @@ class Verifier:
         return Comparison(similarity, same, self.threshold)
 
 
-def load_embedder(model: str | Path, *, device: str | torch.device = "cpu") -> Embedder:
+def load_embedder(model: str | Path, *, device: str | torch.device = "cpu", threads: int | None = None) -> Embedder:
     """Load a run folder (its best checkpoint, else its newest), a step folder, or an .onnx file with its card.
+
+    threads: that an .onnx file is run by; default: all cores.
 
     Raises:
         ValueError: where there is no such model, or it is damaged.
@@ -117,7 +119,7 @@ def load_embedder(model: str | Path, *, device: str | torch.device = "cpu") -> E
     if path.suffix == ".onnx":
         if not path.is_file():
             raise ValueError(f"no such file: {path}")
-        return open_onnx(path, Card.beside(path))
+        return open_onnx(path, Card.beside(path), threads)
     saved = find_checkpoint(path)
     card = Card.model_validate(saved.state["card"])
     return module_embedder(load_network(saved), card, device, origin=str(saved.path))
@@ -227,8 +229,8 @@ PRECISION = "fastface.precision"
 """The key under which an .onnx file's metadata says its precision."""
 
 
-def open_onnx(path: Path, card: Card, *, threads: int = 0) -> Embedder:
-    """Run an .onnx file by its card on the CPU, in so many threads; 0: one for each core.
+def open_onnx(path: Path, card: Card, threads: int | None = None) -> Embedder:
+    """Run an .onnx file by its card on the CPU, in so many threads; None: one for each core.
 
     Raises:
         ValueError: where onnxruntime cannot read the file, or the card is that of another precision.
@@ -237,7 +239,7 @@ def open_onnx(path: Path, card: Card, *, threads: int = 0) -> Embedder:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or 0  # 0: onnxruntime's choice, one for each core
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class but this
