@@ -1,5 +1,6 @@
 """A model and a shard set -> the folder of their embeddings, by any number of processes, going on after a kill."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -57,14 +58,8 @@ def embed_shards(
         embedder, digest = open_model(model, where, own)
         index = Index.open(shards)
         check_image_size(index, embedder.card)
-        if not len(index):
-            raise ValueError(f"{shards} holds no images")
         about = identity_of(embedder, digest, index, batch_size, torch.device(where).type)
-        stop = dist.StopRequest()
-        try:
-            return _embed(embedder, index, out, about, own, stop)
-        finally:
-            stop.close()
+        return embed_into(out, embedder, index, about, own)
 
 
 def open_model(model: Path, device: str, threads: int | None = None) -> tuple[Embedder, str]:
@@ -88,61 +83,63 @@ def identity_of(embedder: Embedder, digest: str, index: Index, batch_size: int, 
     return json.loads(json.dumps(about))
 
 
-def _embed(
-    embedder: Embedder, index: Index, out: Path, identity: dict[str, Any], threads: int, stop: dist.StopRequest
-) -> str:
+def embed_into(out: Path, embedder: Embedder, index: Index, identity: dict[str, Any], threads: int) -> str:
+    """Embed what is not done yet of `out`, as `embed_shards`; identity: see `identity_of`."""
+    if not len(index):
+        raise ValueError(f"{index.path} holds no images")
     width_px, height_px = embedder.card.input_size
     width = embedder(np.zeros((1, height_px, width_px, 3), np.uint8)).shape[1]
     num, size = len(index), identity["batch_size"]
     finished, lock = _start(out, identity, index, width)
     if finished:
         return f"{out}: nothing to do, it holds the embeddings of these {num:,} images by this model already"
-    progress = Progress(out, num, width, size)
-    before, began = progress.rows_done(), time.monotonic()
+    with lock or contextlib.nullcontext(), contextlib.closing(Progress(out, num, width, size)) as progress:
+        before, began = progress.rows_done(), time.monotonic()
+        stopped = _fill(progress, embedder, index, threads, _bar(out, num, before))
+        if stopped:
+            kept = f"{progress.rows_done():,} of {num:,} embeddings are kept in {out}"
+            raise KeyboardInterrupt(f"stopped: {kept}; the same command goes on from here")
+        if not dist.is_main():
+            return ""
+        seconds, added = time.monotonic() - began, num - before
+        failed = collect_failed(out)
+        if len(failed) == num:
+            raise ValueError(f"none of the {num:,} images of {index.path} could be embedded; the first: {failed[0]}")
+        rate = added / max(seconds, 1e-9)
+        last = {"images": added, "seconds": seconds, "images_per_s": rate, "processes": dist.world()}
+        about = {"shards": str(index.path), "origin": embedder.origin, **identity, "failed": len(failed)}
+        write_failed(out, failed)
+        write_embeddings(out, None, index.label, index.names, index.classes, {**about, "last_start": last})
+    shutil.rmtree(out / UNFINISHED)
+    lines = [f"{out}: {num:,} embeddings of {width} values, by {embedder.origin} (flip {embedder.card.flip})"]
+    lines += [f"{added:,} images in {seconds:,.1f} s, {rate:,.0f} images/s, {dist.world()} process(es)"]
+    if failed:
+        where = f"{out}/failed.csv; the first: {failed[0]}"
+        lines += [f"! {len(failed):,} of {num:,} images failed, their rows are NaN: {where}"]
+    return "\n".join(lines)
+
+
+def _fill(progress: Progress, embedder: Embedder, index: Index, threads: int, bar: tqdm) -> bool:
+    """Embed this process's share of what is not done, on rank 0 wait for the others; say whether asked to stop."""
+    width, height = embedder.card.input_size
     # Each process takes batches that follow one another: it reads its shards in order, and no other's.
     mine = np.array_split(np.flatnonzero(~progress.done()), dist.world())[dist.rank()]
     dist.barrier()  # all have seen the same state before anything is added to it
-    flushed = began
-    with _bar(out, num, before) as bar:
-        try:
-            for loaded in _load(index, mine, size, (height_px, width_px), threads):
-                progress.put(loaded.batch, *_rows(embedder, index, loaded, width))
-                if stop.signal or progress.waiting >= FLUSH_ROWS or time.monotonic() - flushed > FLUSH_S:
-                    progress.flush()
-                    flushed = time.monotonic()
-                bar.update(progress.rows_done() + progress.waiting - bar.n)
-                if stop.signal:
-                    break
-            progress.flush()
-            while dist.is_main() and not stop.signal and not progress.done().all():
-                bar.update(progress.rows_done() - bar.n)
-                time.sleep(0.2)  # the others; if one dies, the launcher stops this one
-            after = progress.rows_done()
-        finally:
-            progress.close()
-    if stop.signal:
-        raise KeyboardInterrupt(f"stopped: {after:,} of {num:,} embeddings are kept in {out}; the same command goes on")
-    if not dist.is_main():
-        return ""
-    seconds = time.monotonic() - began
-    failed = collect_failed(out)
-    if len(failed) == num:
-        raise ValueError(f"none of the {num:,} images of {index.path} could be embedded; the first: {failed[0]}")
-    rate = (num - before) / max(seconds, 1e-9)
-    last = {"images": num - before, "seconds": seconds, "images_per_s": rate, "processes": dist.world()}
-    about = {**identity, "shards": str(index.path), "failed": len(failed), "last_start": {**last, "threads": threads}}
-    about["model"] = {"origin": embedder.origin, **identity["model"]}
-    write_failed(out, failed)
-    write_embeddings(out, None, index.label, index.names, index.classes, about)
-    lock.close()
-    shutil.rmtree(out / UNFINISHED)
-    lines = [f"{out}: {num:,} embeddings of {width} values, by {embedder.origin} (flip {embedder.card.flip})"]
-    lines += [f"{num - before:,} images in {seconds:,.1f} s, {rate:,.0f} images/s, {dist.world()} process(es)"]
-    if failed:
-        lines += [
-            f"! {len(failed):,} of {num:,} images failed, their rows are NaN: {out}/failed.csv; the first: {failed[0]}"
-        ]
-    return "\n".join(lines)
+    stop, flushed = dist.StopRequest(), time.monotonic()
+    with bar, contextlib.closing(stop):
+        for loaded in _load(index, mine, progress.batch_size, (height, width), threads):
+            progress.put(loaded.batch, *_rows(embedder, index, loaded, progress.width))
+            if stop.signal or progress.waiting >= FLUSH_ROWS or time.monotonic() - flushed > FLUSH_S:
+                progress.flush()
+                flushed = time.monotonic()
+            bar.update(progress.rows_done() + progress.waiting - bar.n)
+            if stop.signal:
+                break
+        progress.flush()
+        while dist.is_main() and not stop.signal and not progress.done().all():
+            bar.update(progress.rows_done() - bar.n)
+            time.sleep(0.2)  # for the others; if one dies, the launcher stops this one
+    return bool(stop.signal)
 
 
 def _start(out: Path, identity: dict[str, Any], index: Index, width: int) -> tuple[bool, Any]:
@@ -158,6 +155,8 @@ def _start(out: Path, identity: dict[str, Any], index: Index, width: int) -> tup
                 prepare(out, identity, len(index), width, identity["batch_size"], others)
         except (ValueError, OSError) as error:
             problem = error
+            if lock is not None:
+                lock.close()
     finished, failed = dist.share((finished, problem is not None))
     if problem is not None:
         raise problem

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from fastface.card import Card
 from fastface.data.headers import Rejected
@@ -80,7 +81,7 @@ def to_int8(source: Path, out: Path, images: np.ndarray, prepare: Callable[[np.n
     better (MobileFaceNet, 1,200 pairs of LFW).
 
     Raises:
-        ValueError: where an activation is not finite, or nothing of the network can be computed in int8.
+        ValueError: where a weight or an activation is not finite, or nothing of the network can be computed in int8.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationDataReader
@@ -109,11 +110,22 @@ def to_int8(source: Path, out: Path, images: np.ndarray, prepare: Callable[[np.n
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
         )
+    _check_scales(out, source)
 
 
 def _batches(images: np.ndarray, prepare: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray]:
     for start in range(0, len(images), BATCH):
         yield prepare(images[start : start + BATCH])
+
+
+def _check_scales(path: Path, source: Path) -> None:
+    graph = onnx.load(path).graph
+    names = {node.input[1] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
+    scales = [numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name in names]
+    if not scales:
+        raise ValueError(f"{source} has nothing that is computed in int8 ({', '.join(OPERATORS)}): ship it in fp32")
+    if not all(np.isfinite(scale).all() for scale in scales):
+        raise ValueError(f"{source} has weights, or activations of the images for int8's ranges, that are not finite")
 
 
 @contextlib.contextmanager

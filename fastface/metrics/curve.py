@@ -105,7 +105,7 @@ def count_accepted(ranked: np.ndarray, same: np.ndarray) -> Curve:
 
 def tar_at(points: Curve, target: float) -> float:
     """Return the TAR at the smallest threshold with FMR <= target, as `calibrate` finds it."""
-    allowed = _allowed(target, points.num_impostors)
+    allowed = allowed_errors(target, points.num_impostors)
     return float(points.genuine[np.searchsorted(points.impostors, allowed, side="right") - 1] / points.num_genuine)
 
 

@@ -1,4 +1,4 @@
-"""Embeddings in memory or in a mapped file -> panels of them, in identity order and of unit length, kept for a while."""
+"""Embeddings in memory or in a mapped file -> panels of unit length in identity order, kept for a while."""
 
 from __future__ import annotations
 
