@@ -61,7 +61,7 @@ def test_embeddings_stay_near_those_of_fp32(made: Exports, faces: np.ndarray) ->
     assert 0.95 < (int8 * whole).sum(axis=1).min() < 0.99999
     sizes = [path.stat().st_size for path in (made.whole.path, *(file.path for file in made.narrower))]
     assert sizes[1] < 0.6 * sizes[0]
-    assert sizes[2] < 0.5 * sizes[0]
+    assert sizes[2] < 0.6 * sizes[0]
 
 
 def test_the_files_are_what_they_say(made: Exports) -> None:
@@ -70,6 +70,7 @@ def test_the_files_are_what_they_say(made: Exports) -> None:
     for path in (made.whole.path, *(file.path for file in made.narrower)):
         model = onnx.load(path)
         onnx.checker.check_model(model, full_check=True)
+        assert b".py" not in path.read_bytes(), "a stack trace of the machine that exported"
         card = Card.beside(path)
         assert card.opset == opset_of(path) == OPSET
         assert {prop.key: prop.value for prop in model.metadata_props} == {"fastface.precision": card.precision}
