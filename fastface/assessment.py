@@ -43,6 +43,10 @@ def assess(
     Raises:
         ValueError: for a model, image set or pairs file that is missing or does not fit.
     """
+    if compat == "ijb-insightface":
+        raise ValueError(
+            "--compat ijb-insightface is for --protocol templates; for pairs there is --compat insightface"
+        )
     embedder = load_embedder(checkpoint, device=device)
     card = embedder.card
     if flip:
