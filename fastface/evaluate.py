@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-OF_PAIRS = ("pairs", "bin", "baselines", "attributes", "at_fmr", "seed")
+OF_PAIRS = ("pairs", "bin", "against", "baselines", "attributes", "at_fmr", "seed")
 OF_TEMPLATES = ("templates", "template_pairs", "detector_scores", "norm", "embeddings")
 
 
@@ -26,6 +26,7 @@ def main() -> int:
         "--flip", choices=("none", "sum", "concat"), help="use of the mirrored image (default: the model's)"
     )
     parser.add_argument("--compat", choices=("insightface", "ijb-insightface"), help="that project's rules")
+    parser.add_argument("--against", type=Path, metavar="RUN", help="another model, compared on the same pairs")
     parser.add_argument("--baselines", action="store_true", help="also score the untrained network and raw pixels")
     parser.add_argument(
         "--attributes",

@@ -111,7 +111,9 @@ def read_template_pairs(path: Path, templates: Templates) -> TemplatePairs:
             raise ValueError(f"{path} says of no pair whether it is genuine, and the templates have no subject column.")
     bad = ~np.isin(flags, ("0", "1"))
     if bad.any():
-        raise ValueError(f"{path} pair {int(np.argmax(bad)) + 1}: the label must be 1 or 0, found {flags[bad][0]!r}.")
+        raise ValueError(
+            f"{path} pair {int(np.argmax(bad)) + 1}: the label must be 1 or 0, found {str(flags[bad][0])!r}."
+        )
     return TemplatePairs(first, second, flags == "1", None if folds is None else folds.astype(np.int16))
 
 
