@@ -1,12 +1,16 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fastface.data.image_sets import open_images
 from fastface.foreign import import_weights
 from fastface.template_assessment import assess_templates
+from tests.training import ROOT, environment
 
 OPTIONS: dict[str, Any] = {
     "images": None,
@@ -69,13 +73,28 @@ def test_embeddings_of_another_list_are_refused(listed: dict[str, Any]) -> None:
         assess_templates(None, **listed)
 
 
+def test_the_command_takes_each_protocols_flags_and_refuses_the_others(listed: dict[str, Any]) -> None:
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, ROOT / "fastface" / "evaluate.py", *arguments]
+        return subprocess.run([str(a) for a in command], capture_output=True, text=True, env=environment())
+
+    files = ("--templates", listed["templates"][0], "--template-pairs", listed["template_pairs"][0])
+    there = ("--embeddings", listed["embeddings"], "--out", listed["out"])
+    done = call("--protocol", "templates", *files, *there)
+    assert done.returncode == 0, done.stderr
+    assert "40 templates of 80 images" in done.stdout
+    refused = call("--protocol", "templates", *files, *there, "--baselines")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "--baselines has no meaning with --protocol templates" in refused.stderr
+    assert "--template" in call(*files, "--checkpoint", "x").stderr
+    assert "--checkpoint RUN is needed" in call("--images", "x").stderr
+
+
 @pytest.mark.slow
 def test_lfw_by_templates_of_several_images(data: Path, listed: dict[str, Any], tmp_path: Path) -> None:
     """Public weights on six persons of LFW, two templates of two images each: all told apart."""
     import_weights("mobilefacenet_128d", data / "weights" / "mobilefacenet_128d" / "068.ckpt", tmp_path / "run")
     persons = ("George_W_Bush", "Colin_Powell", "Tony_Blair", "Gerhard_Schroeder", "Hugo_Chavez", "Ariel_Sharon")
-    from fastface.data.image_sets import open_images
-
     images = open_images(data / "lfw112" / "images.tar")
     names = [images.name(i) for i in range(len(images))]
     rows = []
