@@ -105,7 +105,7 @@ def count_accepted(ranked: np.ndarray, same: np.ndarray) -> Curve:
 
 def tar_at(points: Curve, target: float) -> float:
     """Return the TAR at the smallest threshold with FMR <= target, as `calibrate` finds it."""
-    allowed = _allowed(target, points.num_impostors)
+    allowed = allowed_errors(target, points.num_impostors)
     return float(points.genuine[np.searchsorted(points.impostors, allowed, side="right") - 1] / points.num_genuine)
 
 
@@ -178,7 +178,7 @@ def calibrate(scores: np.ndarray, same: np.ndarray, targets: Sequence[float] = (
     for target in targets:
         if not 0 < target < 1:
             raise ValueError(f"A target false match rate lies between 0 and 1, not {target}.")
-        highest = impostors[_allowed(target, len(impostors))]
+        highest = impostors[allowed_errors(target, len(impostors))]
         if np.isfinite(highest):
             threshold = np.nextafter(highest, highest.dtype.type(np.inf))
         else:  # the impostors beyond the target are failures: whatever could be scored may be accepted
@@ -192,13 +192,13 @@ def calibrate(scores: np.ndarray, same: np.ndarray, targets: Sequence[float] = (
                 tar=hits / len(genuine),
                 genuine=len(genuine),
                 impostors=len(impostors),
-                supported=_allowed(target, len(impostors)) >= RULE_OF_THIRTY,
+                supported=allowed_errors(target, len(impostors)) >= RULE_OF_THIRTY,
             )
         )
     return found
 
 
-def _allowed(target: float, num_impostors: int) -> int:
+def allowed_errors(target: float, num_impostors: int) -> int:
     """Return the most errors whose rate is at most target; 0.29 * 100 is below 29, yet 29 are allowed."""
     errors = int(target * num_impostors)
     return errors + 1 if (errors + 1) / num_impostors <= target else errors

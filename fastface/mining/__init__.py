@@ -1,0 +1,1 @@
+"""Embeddings -> who looks like whom: nearest neighbours by FAISS, hard negatives, galleries, doubtful labels."""
