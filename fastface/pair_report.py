@@ -58,7 +58,9 @@ def write_report(
             continue
         about = f": {name}" if len(origins) > 1 else ""
         parts.append(_errors(f"Worst errors{about}", opened[name], result))
-        parts.append(_neighbours(f"Nearest neighbours{about}", opened[name].images, result))
+        if result.rows is not None and result.ids is not None:
+            near = _neighbours(opened[name].images, result.ids, result.rows)
+            parts.append(section(f"Nearest neighbours{about}", *near))
     lead = f"{opened[first].about}. fastface {__version__}."
     write_page(path, title, *parts, lead=lead)
 
@@ -137,10 +139,10 @@ def _pair(opened: PairSet, i: int, score: float) -> Html:
     return finding(f"{score:.4f}", [_face(opened.images, end) for end in ends])
 
 
-def _neighbours(title: str, images: ImageSet, result: Result) -> Html:
+def _neighbours(images: ImageSet, ids: np.ndarray, rows: np.ndarray) -> list[Html]:
     """Show the images that are nearest to some: those with the likest stranger first, then some drawn."""
-    ids, identities = result.ids, images.identities[result.ids]
-    found = Search(result.rows)(result.rows, NEIGHBOURS + 1)
+    identities = images.identities[ids]
+    found = Search(rows)(rows, NEIGHBOURS + 1)
     own = found.ids == np.arange(len(ids))[:, None]
     scores = np.where(own | (found.ids < 0), -np.inf, found.scores)
     strangers = np.where(identities[found.ids] != identities[:, None], scores, -np.inf).max(axis=1)
@@ -158,7 +160,7 @@ def _neighbours(title: str, images: ImageSet, result: Result) -> Html:
                 faces.append(_face(images, int(ids[j]), mark=mark, caption=f"{score:.3f} "))
             parts.append(finding("", faces))
     about = "By cosine, among all images of the pairs. Green: the same identity; red: another."
-    return section(title, paragraph(about), *parts)
+    return [paragraph(about), *parts]
 
 
 def _face(images: ImageSet, i: int, *, mark: str = "", caption: str = "") -> Face:

@@ -38,6 +38,7 @@ FLOORS = [
     }
     | {
         "inherited",
+        "template_assessment",
         "embedding",
         "embedding_progress",
         "miner",
