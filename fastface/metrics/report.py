@@ -43,10 +43,10 @@ def format_report(results: Mapping[str, Figures]) -> str:
     rows.append(["loss", *(_figure(result, "loss", 4) for result in results.values())])
     if any(_failed(d) for d in details):
         rows.append(["failed pairs", *(str(_failed(d)) for d in details)])
-    return "\n".join([*_align(rows), "", *_notes(details, marked)])
+    return "\n".join([*align(rows), "", *_notes(details, marked)])
 
 
-def _align(rows: list[list[str]]) -> list[str]:
+def align(rows: list[list[str]]) -> list[str]:
     cells = [[row[0], *(cell if cell[:1] == MARK else f"  {cell}" for cell in row[1:])] for row in rows]
     widths = [max(len(row[c]) for row in cells) for c in range(len(cells[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]

@@ -1,7 +1,7 @@
 """Counts of the pairs done so far -> files in a folder, from which any number of processes goes on.
 
-FOLDER/about.json says what the counts belong to, pass-0/windows.json what is counted exactly; pass-0/*.npz each hold the
-counts of some couples of panels. Files are only ever added: an interrupt leaves whole ones.
+FOLDER/about.json says what the counts belong to, pass-0/windows.json what is counted exactly; pass-0/*.npz each hold
+the counts of some couples of panels. Files are only ever added: an interrupt leaves whole ones.
 """
 
 from __future__ import annotations
