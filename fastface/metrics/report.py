@@ -22,7 +22,7 @@ def format_report(results: Mapping[str, Figures]) -> str:
     """Return a table of figures (rows) by results (columns), then notes on how to read it."""
     if not results:
         raise ValueError("There are no results to print.")
-    return "\n".join([*_align([["", *results], *figure_rows(results)]), "", *notes_on(results)])
+    return "\n".join([*align([["", *results], *figure_rows(results)]), "", *notes_on(results)])
 
 
 def figure_rows(results: Mapping[str, Figures]) -> list[list[str]]:
@@ -56,7 +56,7 @@ def _accuracy_rows(results: list[Figures]) -> list[list[str]]:
     ]
 
 
-def _align(rows: list[list[str]]) -> list[str]:
+def align(rows: list[list[str]]) -> list[str]:
     cells = [[row[0], *(cell if cell[:1] == MARK else f"  {cell}" for cell in row[1:])] for row in rows]
     widths = [max(len(row[c]) for row in cells) for c in range(len(cells[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
