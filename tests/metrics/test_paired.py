@@ -29,7 +29,9 @@ def test_drops_are_those_of_a_slow_loop(seed: int) -> None:
     lost = gained = 0
     for k in range(5):
         held = folds == k
-        cuts = [best_threshold(np.nan_to_num(s[~held], nan=-np.inf).astype(float), same[~held]) for s in (before, after)]
+        cuts = [
+            best_threshold(np.nan_to_num(s[~held], nan=-np.inf).astype(float), same[~held]) for s in (before, after)
+        ]
         for i in np.flatnonzero(held):
             old, new = right(before[i], same[i], cuts[0]), right(after[i], same[i], cuts[1])
             lost += old and not new
