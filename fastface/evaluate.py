@@ -54,10 +54,10 @@ def main() -> int:
             shared = {name: options[name] for name in ("seed", "device", "out")}
             print(assess_identification(**own, **given, **shared))
             return 0
-        from fastface.assessment import assess
-
         if options["checkpoint"] is None:
             raise ValueError("give the model: --checkpoint RUN")
+        from fastface.assessment import assess
+
         print(assess(**options))
     except (ValueError, OSError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)

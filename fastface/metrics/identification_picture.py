@@ -46,7 +46,7 @@ def _cmc(axes: Axes, named: Mapping[str, Searches]) -> None:
 def _misses(axes: Axes, named: Mapping[str, Searches]) -> None:
     """Draw FNIR over FPIR, dotted where fewer than 30 searches raise a false alarm."""
     lowest = min(1 / len(searches.non_mated) for searches in named.values())
-    floor = 10.0 ** np.floor(np.log10(lowest))
+    floor = min(0.1, 10.0 ** np.floor(np.log10(lowest)))
     least = 1.0
     for i, (name, searches) in enumerate(named.items()):
         points = det(searches)
@@ -64,7 +64,7 @@ def _misses(axes: Axes, named: Mapping[str, Searches]) -> None:
     axes.set_ylim(max(least / 2, 1e-6), 1)
     axes.set_title("Misses over false alarms")
     axes.set_xlabel("FPIR (dotted: fewer than 30 false alarms)")
-    axes.set_ylabel("FNIR, mate first and above the threshold")
+    axes.set_ylabel("FNIR: mate not first, or below the threshold")
     axes.legend(loc="lower left", frameon=False, fontsize=8.5)
 
 
