@@ -35,8 +35,6 @@ FLOORS = [
         "run_picture",
         "step",
         "trainer",
-    }
-    | {
         "inherited",
         "template_assessment",
         "embedding",
@@ -48,6 +46,7 @@ FLOORS = [
         "quantisation",
         "acceptance",
         "narrowing",
+        "identification",
     },
     set(ENTRIES),
 ]
