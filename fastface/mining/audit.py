@@ -24,6 +24,7 @@ from fastface.mining.audit_identities import (
     match,
     mislabelled,
     nearest_identity,
+    resembling,
     same_person,
     search_over,
     shared_people,
@@ -117,6 +118,10 @@ def audit(
         facts.append(f"{pictures:,} images of the other set are here as the same picture")
     lines = {
         **{name: (getattr(chosen, name), ways[name]) for name in Thresholds._fields},
+        "other": (
+            resembling(compared, chosen),
+            "nine of ten images resemble no other identity so much; at most likely",
+        ),
         "correlation": (correlation, "of two pictures, from which they are one photograph; see audit.py"),
         "bits": (float(bits), "of 96, by which perceptual hashes may differ to be compared"),
         **{name: (getattr(bounds, name), sides[name]) for name in bounds._fields},
@@ -194,14 +199,16 @@ def _doubtful(space: Space, sums: np.ndarray, search: Search, compared: Compared
     for m in same_person(space, sums, search, compared, limits):
         note = f"{m.above:,} of {m.pairs:,} pairs of images at or above {limits.same:.3f}, the likest {m.best:.3f}"
         found.append(Finding("same-person", m.score >= limits.same, m.score, (), ((0, m.first), (0, m.second)), note))
-    wrong = mislabelled(space, compared, limits)
+    wrong = mislabelled(compared, limits.own, resembling(compared, limits))
     for odd in wrong:
         # One image on either side proves little: two poor images are alike in being poor.
         sure = odd.other >= limits.same and space.counts[odd.who] > 1
         names = ((0, int(space.labels[odd.record])), (0, odd.who))
         note = f"{odd.own:.3f} with its own identity, {odd.other:.3f} with the other"
         drop = (odd.record,) if sure else ()
-        found.append(Finding("mislabelled", bool(sure), odd.other - odd.own, (Place(0, odd.record),), names, note, drop))
+        found.append(
+            Finding("mislabelled", bool(sure), odd.other - odd.own, (Place(0, odd.record),), names, note, drop)
+        )
     splits, loners = clusters(space, compared, limits)
     named = {odd.record for odd in wrong}
     for odd in loners:

@@ -123,10 +123,15 @@ def match(
     return Match(a, b, mean, float(scores.max(initial=-1.0)), int((scores >= same).sum()), scores.size)
 
 
-def mislabelled(space: Space, compared: Compared, limits: Thresholds) -> list[Odd]:
-    """Find images unlike their own identity that are as like another's as images of one person are."""
-    chosen = np.flatnonzero((compared.own <= limits.own) & (compared.other >= limits.likely))
-    return _odd(compared, chosen)
+def resembling(compared: Compared, limits: Thresholds) -> float:
+    """Say from where on an image resembles another identity: what nine of ten images stay below, at most `likely`."""
+    known = compared.other[np.isfinite(compared.other)]
+    return min(limits.likely, float(np.quantile(known, 0.9))) if len(known) else limits.likely
+
+
+def mislabelled(compared: Compared, own: float, other: float) -> list[Odd]:
+    """Find images no liker to their own identity than `own`, and as like to another as `other`; the clearest first."""
+    return _odd(compared, np.flatnonzero((compared.own <= own) & (compared.other >= other)))
 
 
 def clusters(space: Space, compared: Compared, limits: Thresholds) -> tuple[list[Split], list[Odd]]:

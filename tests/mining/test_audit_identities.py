@@ -15,6 +15,7 @@ from fastface.mining.audit_identities import (
     match,
     mislabelled,
     nearest_identity,
+    resembling,
     same_person,
     search_over,
     shared_people,
@@ -111,9 +112,12 @@ def test_images_of_another_person(tmp_path: Path) -> None:
     space = Space(embed(tmp_path, people, labels, noise=0.4))
     sums = space.sums()
     compared = compare_images(space, sums, search_over(sums, gpu=False))
-    found = mislabelled(space, compared, LIMITS._replace(likely=0.45))
+    found = mislabelled(compared, 0.3, 0.45)
     assert {(odd.record, odd.who) for odd in found} == {(3, 1), (9, 0), (11, 1)}
     assert found == sorted(found, key=lambda odd: odd.own - odd.other)
+    tenth = sorted(compared.other)[-2] * 0.9 + sorted(compared.other)[-3] * 0.1  # of 12, the 9.9th
+    assert resembling(compared, LIMITS._replace(likely=0.9)) == pytest.approx(tenth, abs=1e-6)
+    assert resembling(compared, LIMITS._replace(likely=0.1)) == 0.1
 
 
 def test_split_identities_and_loners(tmp_path: Path) -> None:
@@ -181,7 +185,7 @@ def test_thresholds_follow_from_the_scores() -> None:
     assert (found.alike, ways["alike"]) == (0.99, "given")
     close, _ = choose_thresholds(Drawn(genuine - 0.4, impostor), 1_000, {})
     assert close.same == pytest.approx(tail_threshold(impostor, 499_500))
-    assert close.likely == pytest.approx(tail_threshold(impostor, 49_950))
+    assert close.likely == pytest.approx(tail_threshold(impostor, 4_995))
     assert close.own == pytest.approx(np.sort(impostor)[396_000], abs=1e-3)
     few, _ = choose_thresholds(Drawn(genuine - 0.4, impostor), 20, {})
     assert few.likely == few.same
