@@ -198,7 +198,7 @@ def _doubtful(space: Space, sums: np.ndarray, search: Search, compared: Compared
     found = []
     for m in same_person(space, sums, search, compared, limits):
         note = f"{m.above:,} of {m.pairs:,} pairs of images at or above {limits.same:.3f}, the likest {m.best:.3f}"
-        found.append(Finding("same-person", m.score >= limits.same, m.score, (), ((0, m.first), (0, m.second)), note))
+        found.append(Finding("same-person", m.sure(limits.same), m.score, (), ((0, m.first), (0, m.second)), note))
     wrong = mislabelled(compared, limits.own, resembling(compared, limits))
     for odd in wrong:
         # One image on either side proves little: two poor images are alike in being poor.
@@ -271,7 +271,7 @@ def _shared(
     for m in shared_people(here, there, sums, search, limits):
         if (m.first, m.second) in named:
             continue
-        sure = m.score >= limits.same
+        sure = m.sure(limits.same)
         people["sure" if sure else "likely"] += 1
         note = f"{m.above:,} of {m.pairs:,} pairs of images at or above {limits.same:.3f}, the likest {m.best:.3f}"
         found.append(Finding("shared-person", sure, m.score, (), ((0, m.first), (1, m.second)), note))

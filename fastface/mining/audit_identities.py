@@ -38,6 +38,10 @@ class Match(NamedTuple):
     above: int  # pairs of images at or above Thresholds.same
     pairs: int  # pairs of images compared
 
+    def sure(self, same: float) -> bool:
+        """Say whether all images are on average as alike as `same`, or two pairs, and one in ten, are."""
+        return self.score >= same or self.above >= max(2, self.pairs / 10)
+
 
 class Odd(NamedTuple):
     """An image that seems to show somebody else than its label says."""
@@ -89,13 +93,14 @@ def compare_images(space: Space, sums: np.ndarray, search: Search) -> Compared:
 
 
 def same_person(space: Space, sums: np.ndarray, search: Search, compared: Compared, limits: Thresholds) -> list[Match]:
-    """Find pairs of identities whose images are as alike as those of one person, the likest first."""
+    """Find pairs of identities whose images are as alike as those of one person, all or some; the likest first."""
     # The mean cosine of two identities' images is at most the cosine of their centres.
     proposed = _neighbours(sums, search, limits.likely, same=True)
     strong = np.flatnonzero(compared.other >= limits.same)
     proposed |= {_sorted(int(space.labels[i]), int(compared.who[i])) for i in strong.tolist()}
     found = [match(space, space, sums, sums, a, b, limits.same) for a, b in proposed]
-    return sorted((m for m in found if m.score >= limits.likely), key=lambda m: (-m.score, m.first, m.second))
+    kept = (m for m in found if m.score >= limits.likely or m.above >= max(1, m.pairs / 100))
+    return sorted(kept, key=lambda m: (-m.score, m.first, m.second))
 
 
 def shared_people(

@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -101,6 +102,10 @@ def test_one_person_under_two_names(tmp_path: Path) -> None:
     assert found[0].score == pytest.approx(scores.mean(), abs=1e-5)
     assert found[0].best == pytest.approx(scores.max(), abs=1e-5)
     assert (found[0].above, found[0].pairs) == (int((scores >= 0.7).sum()), 12)
+    assert found[0].sure(found[0].score)
+    assert found[0]._replace(above=2).sure(1.0)
+    assert not found[0]._replace(above=1).sure(1.0)
+    assert not found[0]._replace(above=2, pairs=30).sure(1.0)
     other = match(space, space, sums, sums, 0, 2, 0.7)
     assert other.score == pytest.approx(cosines(space)[:4, 7:12].mean(), abs=1e-5)
 
@@ -168,10 +173,13 @@ def test_drawn_pairs_are_of_one_label_or_two(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("comparisons", [1e2, 1e4, 1e6, 1e8])
-def test_the_tail_of_an_exponential_is_found(comparisons: float) -> None:
-    drawn = np.random.default_rng(0).exponential(0.03, 400_000)
-    assert tail_threshold(drawn, comparisons) == pytest.approx(0.03 * np.log(comparisons), rel=0.08)
-    assert tail_threshold(drawn, 1e300) == 1.0
+def test_the_tail_of_a_normal_distribution_is_found(comparisons: float) -> None:
+    drawn = np.random.default_rng(0).normal(0.05, 0.1, 400_000)
+    expected = NormalDist(0.05, 0.1).inv_cdf(1 - 1 / comparisons)
+    assert tail_threshold(drawn, comparisons) == pytest.approx(expected, abs=0.012)
+    spoilt = np.concatenate([drawn, np.full(100, 0.9)])  # pairs of one person under two names
+    assert tail_threshold(spoilt, comparisons) == pytest.approx(expected, abs=0.03)
+    assert tail_threshold(drawn + 0.9, 1e12) == 1.0
     assert tail_threshold(drawn[:0], 10) == 1.0
 
 
