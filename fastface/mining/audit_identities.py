@@ -39,8 +39,11 @@ class Match(NamedTuple):
     pairs: int  # pairs of images compared
 
     def sure(self, same: float) -> bool:
-        """Say whether all images are on average as alike as `same`, or two pairs, and one in ten, are."""
-        return self.score >= same or self.above >= max(2, self.pairs / 10)
+        """Say whether all images are on average as alike as `same`, or two pairs, and half of them, are.
+
+        Fewer may come from one image under a wrong label.
+        """
+        return self.score >= same or self.above >= max(2, self.pairs / 2)
 
 
 class Odd(NamedTuple):
@@ -99,7 +102,7 @@ def same_person(space: Space, sums: np.ndarray, search: Search, compared: Compar
     strong = np.flatnonzero(compared.other >= limits.same)
     proposed |= {_sorted(int(space.labels[i]), int(compared.who[i])) for i in strong.tolist()}
     found = [match(space, space, sums, sums, a, b, limits.same) for a, b in proposed]
-    kept = (m for m in found if m.score >= limits.likely or m.above >= max(1, m.pairs / 100))
+    kept = (m for m in found if m.score >= limits.likely or 4 * m.above > m.pairs)
     return sorted(kept, key=lambda m: (-m.score, m.first, m.second))
 
 

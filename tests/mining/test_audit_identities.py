@@ -103,9 +103,9 @@ def test_one_person_under_two_names(tmp_path: Path) -> None:
     assert found[0].best == pytest.approx(scores.max(), abs=1e-5)
     assert (found[0].above, found[0].pairs) == (int((scores >= 0.7).sum()), 12)
     assert found[0].sure(found[0].score)
-    assert found[0]._replace(above=2).sure(1.0)
-    assert not found[0]._replace(above=1).sure(1.0)
-    assert not found[0]._replace(above=2, pairs=30).sure(1.0)
+    assert found[0]._replace(above=6).sure(1.0)
+    assert not found[0]._replace(above=5).sure(1.0)
+    assert not found[0]._replace(above=1, pairs=1).sure(1.0)
     other = match(space, space, sums, sums, 0, 2, 0.7)
     assert other.score == pytest.approx(cosines(space)[:4, 7:12].mean(), abs=1e-5)
 
