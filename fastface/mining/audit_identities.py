@@ -102,19 +102,23 @@ def same_person(space: Space, sums: np.ndarray, search: Search, compared: Compar
     strong = np.flatnonzero(compared.other >= limits.same)
     proposed |= {_sorted(int(space.labels[i]), int(compared.who[i])) for i in strong.tolist()}
     found = [match(space, space, sums, sums, a, b, limits.same) for a, b in proposed]
-    kept = (m for m in found if m.score >= limits.likely or 4 * m.above > m.pairs)
-    return sorted(kept, key=lambda m: (-m.score, m.first, m.second))
+    return _likeliest(found, limits)
 
 
 def shared_people(
     here: Space, there: Space, sums: tuple[np.ndarray, np.ndarray], search: Search, limits: Thresholds
 ) -> list[Match]:
-    """Find identities of `there` (second) that are in `here` (first): as alike as one person, or an image is."""
+    """Find identities of `there` (second) that are in `here` (first), whatever their names."""
     found = [
         match(here, there, *sums, a, b, limits.same) for b, a in _neighbours(sums[1], search, limits.own, same=False)
     ]
-    kept = [m for m in found if m.score >= limits.likely or m.best >= limits.same]
-    return sorted(kept, key=lambda m: (-m.best, m.first, m.second))
+    return _likeliest(found, limits)
+
+
+def _likeliest(found: list[Match], limits: Thresholds) -> list[Match]:
+    """Keep pairs as alike as one person, on average or in more than a quarter of their images; the sure ones first."""
+    kept = (m for m in found if m.score >= limits.likely or 4 * m.above > m.pairs)
+    return sorted(kept, key=lambda m: (not m.sure(limits.same), -m.score, m.first, m.second))
 
 
 def nearest_identity(sums: np.ndarray, search: Search) -> np.ndarray:
