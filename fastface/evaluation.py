@@ -49,6 +49,8 @@ class Result:
     details: dict[str, Any]  # what stands behind them, ready for JSON
     scores: np.ndarray  # float32 [P]; NaN where a picture or its embedding failed
     same: np.ndarray  # bool [P]
+    ids: np.ndarray  # int64 [M], the distinct pictures of the pairs
+    rows: np.ndarray  # float32 [M, D], their embeddings, NaN where one failed
 
 
 def evaluate_pairs(
@@ -117,7 +119,7 @@ def evaluate_pairs(
         "num_images": len(ids),
         "failed_images": _failures(images, ids, rows),
     }
-    return Result(found.metrics, details, scores, np.asarray(pairs.same, dtype=bool))
+    return Result(found.metrics, details, scores, np.asarray(pairs.same, dtype=bool), ids, rows)
 
 
 def embed_images(
