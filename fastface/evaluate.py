@@ -21,7 +21,7 @@ class Protocol(NamedTuple):
 
 
 IMAGES = ("checkpoint", "images", "crop", "flip", "compat", "det", "batch_size", "device", "out")
-PAIRS = ("pairs", "bin", "against", "baselines", "attributes", "at_fmr", "seed")
+PAIRS = ("pairs", "bin", "against", "baselines", "attributes", "at_fmr", "seed", "report")
 TEMPLATES = ("embeddings", "templates", "template_pairs", "detector_scores", "norm")
 GALLERY = ("gallery_images", "template", "unenrolled", "distractors", "index", "candidates", "rank", "targets")
 PROTOCOLS = {
@@ -73,7 +73,10 @@ def build_parser() -> argparse.ArgumentParser:
     pairs = parser.add_argument_group("--protocol pairs")
     pairs.add_argument("--pairs", default="100000", help="pairs file, or how many to sample (default: 100000)")
     pairs.add_argument("--bin", type=Path, help="InsightFace .bin pair file")
-    pairs.add_argument("--against", type=Path, metavar="RUN", help="another model, compared on the same pairs")
+    pairs.add_argument(
+        "--against", type=Path, nargs="+", default=(), metavar="RUN", help="other models, compared on the same pairs"
+    )
+    pairs.add_argument("--report", type=Path, metavar="DIR", help="also write DIR/report.html, with the worst errors")
     pairs.add_argument("--baselines", action="store_true", help="also score the untrained network and raw pixels")
     pairs.add_argument(
         "--attributes", type=Path, metavar="FILE", help="csv (name, then attributes) of images or persons"
