@@ -233,7 +233,7 @@ PRECISION = "fastface.precision"
 
 
 def open_onnx(path: Path, card: Card, threads: int | None = None) -> Embedder:
-    """Run an .onnx file by its card on the CPU.
+    """Run an .onnx file by its card on the CPU, in so many threads; None: one for each core.
 
     Raises:
         ValueError: where onnxruntime cannot read the file, or the card is that of another precision.
