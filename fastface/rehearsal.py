@@ -58,7 +58,7 @@ def fit_micro_batch(run: Run, say: Callable[[str], None]) -> None:
             torch.compiler.reset()  # else what is compiled next allows for several sizes, with other bits
         say(
             f"out of memory{who} with {micro} images a forward pass: the micro-batch halves to {half}, accumulation "
-            f"doubles to {run.accumulation}. A step has the images it had before; BatchNorm sees {half} of them at a time"
+            f"doubles to {run.accumulation}. A step has the same images; BatchNorm sees {half} of them at a time"
         )
     if tried and run.config.train.micro_batch:
         say(
