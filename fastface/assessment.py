@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fastface.metrics.comparison import compare, format_comparison
 from fastface.metrics.curve import calibrate
 from fastface.metrics.pairs import write_pairs
 from fastface.metrics.pictures import verification_picture
+from fastface.pair_report import write_report
 from fastface.predictor import find_checkpoint, load_embedder, load_network, module_embedder
 
 
@@ -38,9 +40,12 @@ def assess(
     det: bool = False,
     attributes: Path | None = None,
     at_fmr: float = 1e-2,
-    against: Path | None = None,
+    against: Sequence[Path] = (),
+    report: Path | None = None,
 ) -> str:
     """Evaluate and write everything down; return what belongs on the screen.
+
+    report: also write a page to look at, report.html, into this folder, and the rest beside it.
 
     Raises:
         ValueError: for a model, image set or pairs file that is missing or does not fit.
@@ -70,10 +75,13 @@ def assess(
             untrained = load_network(find_checkpoint(checkpoint), trained=False)
             runs["untrained"] = module_embedder(untrained, card, device, origin="the untrained network"), opened, {}
         runs["raw pixels"] = raw_pixels(), opened, {}
-    if against is not None:
-        other = load_embedder(against, device=device)
+    origins = {next(iter(runs)): embedder.origin}
+    for model in against:
+        other = load_embedder(model, device=device)
+        name = f"against {model.name if f'against {model.name}' not in runs else model}"
         pairs_of_other = open_pairs(settings, other.card, seed=seed)  # cut and resized for that model
-        runs[f"against {against.name}"] = other, pairs_of_other, {"centre": other.card.centre and not compat}
+        runs[name] = other, pairs_of_other, {"centre": other.card.centre and not compat}
+        origins[name] = other.origin
     # Pairs of one kind have an accuracy and nothing else; small files of examples are like that.
     results = {
         name: evaluate_on(pair_set, embed, batch=batch_size, one_kind=True, **options)
@@ -82,8 +90,8 @@ def assess(
     for result in results.values() if sides else ():
         break_down(result, sides, at_fmr)
     compared = compare_with_first(results)
-    folder = out or run_folder_of(checkpoint) / "eval" / set_name(images, pairs, bin)
-    write_down(folder, opened, results, card, checkpoint, compared=compared, det=det)
+    folder = out or report or run_folder_of(checkpoint) / "eval" / set_name(images, pairs, bin)
+    write_down(folder, opened, results, card, checkpoint, compared=compared, det=det or report is not None)
     lines = [f"{embedder.origin} on {opened.about}", "", format_report(results)]
     first = next(iter(results.values()))
     lines += ["", "folds  " + " ".join(f"{100 * a:.2f}" for a in first.details["accuracy"]["folds"])]
@@ -94,6 +102,11 @@ def assess(
     if attributes is not None and (unused := unused_rows(opened.pairs, table, opened.images)):
         lines += ["", f"{unused:,} of {len(table.names):,} rows of {attributes} name nothing in these pairs"]
     lines += [f"written: {folder}/metrics.json, pairs.csv, verification.png"]
+    if report is not None:
+        report.mkdir(parents=True, exist_ok=True)
+        sets = {name: pair_set for name, (_, pair_set, _) in runs.items()}
+        write_report(report / "report.html", folder / "verification.png", sets, results, compared, origins)
+        lines += [f"a page to look at: {report}/report.html"]
     return "\n".join(lines)
 
 

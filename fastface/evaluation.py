@@ -51,6 +51,8 @@ class Result:
     same: np.ndarray  # bool [P]
     accepted: np.ndarray | None = None  # bool [P], at the threshold that the other folds chose; None without folds
     persons: np.ndarray | None = None  # int64 [2, P] from 0 on; None where unknown
+    ids: np.ndarray | None = None  # int64 [M], the distinct pictures of the pairs; None where templates are compared
+    rows: np.ndarray | None = None  # float32 [M, D], their embeddings, NaN where one failed
 
 
 def evaluate_pairs(
@@ -121,7 +123,7 @@ def evaluate_pairs(
     }
     with np.errstate(invalid="ignore"):  # a failure, NaN, is accepted at no threshold
         accepted = scores.astype(np.float64) >= np.array(found.details["accuracy"]["thresholds"])[folds]
-    return Result(found.metrics, details, scores, np.asarray(pairs.same, dtype=bool), accepted, persons)
+    return Result(found.metrics, details, scores, np.asarray(pairs.same, dtype=bool), accepted, persons, ids, rows)
 
 
 def embed_images(

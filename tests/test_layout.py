@@ -24,8 +24,17 @@ FLOORS = [
     {"conversion"},
     {"tasks"},
     {"command", "hardware", "checkpoint", "resharding", "restored", "predictor", "foreign", "evaluation", "evaluators"}
-    | {"assessment", "deployment", "advice", "advice_facts", "run", "run_folder", "run_picture", "step", "trainer"}
     | {
+        "assessment",
+        "pair_report",
+        "deployment",
+        "advice",
+        "advice_facts",
+        "run",
+        "run_folder",
+        "run_picture",
+        "step",
+        "trainer",
         "inherited",
         "template_assessment",
         "embedding",
@@ -37,6 +46,7 @@ FLOORS = [
         "quantisation",
         "acceptance",
         "narrowing",
+        "identification",
     },
     set(ENTRIES),
 ]
