@@ -38,18 +38,24 @@ PROBES, NEIGHBOURS = 8, 6
 
 
 def write_report(
-    path: Path, opened: Mapping[str, PairSet], results: Mapping[str, Result], *, title: str, origins: Mapping[str, str]
+    path: Path,
+    curves: Path,
+    opened: Mapping[str, PairSet],
+    results: Mapping[str, Result],
+    compared: Mapping[str, Any],
+    origins: Mapping[str, str],
 ) -> None:
-    """Write the page of models by name, all on the same pairs, with the picture verification.png that lies beside it.
+    """Write the page of models by name, all on the same pairs.
 
-    opened: the pairs as each model saw them (the image sizes of models differ); origins: where the models come from,
-    without the baselines.
+    curves: the picture of ROC, scores and DET; opened: the pairs as each model saw them (the image sizes of models
+    differ); compared: as `compare_with_first` gives it; origins: where models come from, without the baselines.
     """
     first = next(iter(results))
     parts: list[Html] = [
         tiles(_headline(results[first])),
         _figures(results, origins),
-        section("Curves and scores", picture(file_uri(path.parent / "verification.png"), "ROC, scores, DET")),
+        *([_comparison(first, compared)] if compared else []),
+        section("Curves and scores", picture(file_uri(curves), "ROC, scores, DET")),
         _thresholds(results),
         *_breakdowns(results),
     ]
@@ -58,9 +64,11 @@ def write_report(
             continue
         about = f": {name}" if len(origins) > 1 else ""
         parts.append(_errors(f"Worst errors{about}", opened[name], result))
-        parts.append(_neighbours(f"Nearest neighbours{about}", opened[name].images, result))
-    lead = f"{opened[first].about}. fastface {__version__}."
-    write_page(path, title, *parts, lead=lead)
+        if result.rows is not None and result.ids is not None:
+            near = _neighbours(opened[name].images, result.ids, result.rows)
+            parts.append(section(f"Nearest neighbours{about}", *near))
+    title = f"Verification: {opened[first].title}"
+    write_page(path, title, *parts, lead=f"{opened[first].about}. fastface {__version__}.")
 
 
 def _headline(result: Result) -> list[tuple[Any, str]]:
@@ -85,6 +93,20 @@ def _figures(results: Mapping[str, Result], origins: Mapping[str, str]) -> Html:
     return section(
         "Figures", *body, models, folded("How to read them", *(paragraph(note) for note in notes_on(results)))
     )
+
+
+def _comparison(first: str, compared: Mapping[str, Any]) -> Html:
+    """Say how much the first model is better than each of the others, and whether that is more than chance."""
+    lines = []
+    for name, found in compared.items():
+        for figure, of in found["figures"].items():
+            low, high = of["interval"] or (None, None)
+            between = "-" if low is None else f"{low:+.4f} to {high:+.4f}"
+            verdict = {True: "yes", False: "no", None: "-"}[of["significant"]]
+            lines.append([name, figure, f"{of['difference']:+.4f}", between, verdict])
+    methods = sorted({found["method"] for found in compared.values()})
+    about = f"{first} minus each of the others, on the same pairs; intervals: {', '.join(methods)}."
+    return section("Differences", paragraph(about), table(["other", "figure", first, "95 %", "beyond chance"], lines))
 
 
 def _thresholds(results: Mapping[str, Result]) -> Html:
@@ -137,10 +159,10 @@ def _pair(opened: PairSet, i: int, score: float) -> Html:
     return finding(f"{score:.4f}", [_face(opened.images, end) for end in ends])
 
 
-def _neighbours(title: str, images: ImageSet, result: Result) -> Html:
+def _neighbours(images: ImageSet, ids: np.ndarray, rows: np.ndarray) -> list[Html]:
     """Show the images that are nearest to some: those with the likest stranger first, then some drawn."""
-    ids, identities = result.ids, images.identities[result.ids]
-    found = Search(result.rows)(result.rows, NEIGHBOURS + 1)
+    identities = images.identities[ids]
+    found = Search(rows)(rows, NEIGHBOURS + 1)
     own = found.ids == np.arange(len(ids))[:, None]
     scores = np.where(own | (found.ids < 0), -np.inf, found.scores)
     strangers = np.where(identities[found.ids] != identities[:, None], scores, -np.inf).max(axis=1)
@@ -158,7 +180,7 @@ def _neighbours(title: str, images: ImageSet, result: Result) -> Html:
                 faces.append(_face(images, int(ids[j]), mark=mark, caption=f"{score:.3f} "))
             parts.append(finding("", faces))
     about = "By cosine, among all images of the pairs. Green: the same identity; red: another."
-    return section(title, paragraph(about), *parts)
+    return [paragraph(about), *parts]
 
 
 def _face(images: ImageSet, i: int, *, mark: str = "", caption: str = "") -> Face:

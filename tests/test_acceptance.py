@@ -13,8 +13,7 @@ from fastface.metrics.folds import Pairs
 
 
 def result(scores: np.ndarray, same: np.ndarray, failed: int = 0) -> Result:
-    nothing = (np.empty(0, np.int64), np.empty((0, 1), np.float32))
-    return Result({}, {"failed_images": {"number": failed}}, scores.astype(np.float32), same, *nothing)
+    return Result({}, {"failed_images": {"number": failed}}, scores.astype(np.float32), same)
 
 
 def verdict(num: int, lost: int, *, max_drop: float = 0.01, failed: int = 0) -> Verdict:

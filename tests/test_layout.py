@@ -35,9 +35,8 @@ FLOORS = [
         "run_picture",
         "step",
         "trainer",
-    }
-    | {
         "inherited",
+        "template_assessment",
         "embedding",
         "embedding_progress",
         "miner",
@@ -47,6 +46,7 @@ FLOORS = [
         "quantisation",
         "acceptance",
         "narrowing",
+        "identification",
     },
     set(ENTRIES),
 ]
