@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 from fastface.evaluation import Result
 from fastface.evaluators import PairSet
+from fastface.metrics.drop import Drop, drops
 from fastface.metrics.folds import make_folds
-from fastface.metrics.paired import Drop, drops
 
 MAX_DROP = 0.01
 """Accepted fall of accuracy and of each TAR, as a rate: one point in a hundred."""

@@ -68,22 +68,18 @@ class Card(BaseModel):
 
     @classmethod
     def beside(cls, model: Path) -> "Card":
-        """Read the card of an .onnx file: the .json file of its name, else the folder's model.json.
-
-        Raises:
-            ValueError: where there is neither, or the card is damaged.
-        """
+        """Read the card of an .onnx file: the .json file of its name, else the folder's model.json."""
         own = model.with_suffix(".json")
-        shared = model.with_name("model.json")
-        if not own.is_file() and not shared.is_file():
-            either = own.name if own == shared else f"{own.name} (or {shared.name})"
-            raise ValueError(f"{model} needs its card beside it, and {either} is missing: export.py writes both")
-        return cls.read(own if own.is_file() else shared)
+        return cls.read(own if own.is_file() else model.with_name("model.json"))
 
     @classmethod
     def read(cls, path: Path) -> "Card":
         try:
             return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise ValueError(
+                f"{path} is missing: the .onnx file needs its card beside it, a .json file of its own name"
+            ) from None
         except ValueError as error:
             raise ValueError(f"{path} is not a model card: {error}") from None
 

@@ -135,7 +135,8 @@ class Evaluators:
         embedder = module_embedder(network, self.card, self.device, origin="the network in training")
         values: dict[str, float] = {}
         for name, opened in self.sets.items():
-            result = evaluate_on(opened, embedder, batch=self.config.batch_size, centre=self.config.centre)
+            rules = {"centre": self.config.centre, "intervals": False}
+            result = evaluate_on(opened, embedder, batch=self.config.batch_size, **rules)
             values |= {f"{name}/{key}": value for key, value in result.metrics.items()}
         # Rank 0's figures for all: a last bit that differs between unlike machines must not part their ways.
         return dist.share(values)

@@ -1,7 +1,7 @@
 """python fastface/export.py --checkpoint RUN: ONNX files with their cards, checked, calibrated, in fp32, fp16 or int8.
 
---precision fp32 int8                  model.onnx and model.int8.onnx, a .json beside each
---precision int8 --max-drop 0.002      refused where accuracy or TAR falls by more than 0.2 points beside fp32
+--precision int8                       model.onnx and model.int8.onnx, a .json beside each
+--precision int8 --max-drop 0.002      int8 is refused where accuracy or TAR falls by more than 0.2 points
 """
 
 import argparse
@@ -20,7 +20,9 @@ def main() -> int:
         help="choose the thresholds on these pairs (default: the run's first evaluation set; never a test set)",
     )
     parser.add_argument("--images", type=Path, help="where a pairs file's images are (default: the run's shards)")
-    parser.add_argument("--precision", nargs="+", choices=("fp32", "fp16", "int8"), default=["fp32"])
+    parser.add_argument(
+        "--precision", nargs="+", choices=("fp32", "fp16", "int8"), default=["fp32"], help="fp16, int8: beside fp32"
+    )
     parser.add_argument(
         "--max-drop",
         type=float,
@@ -36,11 +38,11 @@ def main() -> int:
     )
     parser.add_argument("--int8-samples", type=int, metavar="N", help="how many of them (default: 256)")
     options = parser.parse_args()
-    from fastface.deployment import export_all
+    from fastface.narrowing import export_all
 
     given = {key: value for key, value in vars(options).items() if key in _OPTIONAL and value is not None}
     try:
-        written, refused = export_all(
+        made = export_all(
             options.checkpoint,
             options.precision,
             out=options.out,
@@ -51,11 +53,10 @@ def main() -> int:
     except (ValueError, OSError) as error:
         print(f"export.py: {error}", file=sys.stderr)
         return 2
-    for made in written:
-        print(made.report())
-    for reason in refused:
+    print("\n".join(file.report() for file in (made.whole, *made.narrower)))
+    for reason in made.refused:
         print(f"export.py: {reason}", file=sys.stderr)
-    return 2 if refused else 0
+    return 2 if made.refused else 0
 
 
 _OPTIONAL = ("max_drop", "int8_images", "int8_samples")

@@ -72,15 +72,13 @@ class Report(NamedTuple):
                 f"mean cosine     {hard.scores[listed].mean(dtype=np.float64):.4f} of all neighbours",
                 f"nearest         {low:.4f}, {middle:.4f}, {high:.4f}, {top:.4f} (5, 50, 95, 99 % of identities)",
             ]
-        suspects = f"{len(hard.suspects):,} pairs of identities, left out as probably one person"
-        return "\n".join(
-            [
-                *lines,
-                f"above {self.cap:g}{'':<{max(0, 10 - len(f'{self.cap:g}'))}}{suspects}",
-                f"recall          {self.recall:.4f}",
-                f"time            {self.seconds:.1f} s",
-            ]
-        )
+        above = f"above {self.cap:g}"
+        lines += [
+            f"{above:<16}{len(hard.suspects):,} pairs of identities, left out as probably one person",
+            f"recall          {self.recall:.4f}",
+            f"time            {self.seconds:.1f} s",
+        ]
+        return "\n".join(lines)
 
 
 def mine(

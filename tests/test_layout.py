@@ -25,7 +25,19 @@ FLOORS = [
     {"tasks"},
     {"command", "hardware", "checkpoint", "resharding", "restored", "predictor", "foreign", "evaluation", "evaluators"}
     | {"assessment", "deployment", "advice", "advice_facts", "run", "run_folder", "run_picture", "step", "trainer"}
-    | {"inherited", "embedding", "embedding_progress", "identification", "miner", "refresh"},
+    | {
+        "inherited",
+        "embedding",
+        "embedding_progress",
+        "identification",
+        "miner",
+        "refresh",
+        "rehearsal",
+        "onnx_graph",
+        "quantisation",
+        "acceptance",
+        "narrowing",
+    },
     set(ENTRIES),
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,4 +1,4 @@
-"""Neighbours mined on the way: at their steps, from what was learned, the same on any number of processes, to the bit."""
+"""Neighbours mined on the way: at their steps, from what was learned, the same on any number of processes."""
 
 import json
 import shutil
@@ -111,14 +111,14 @@ def test_a_list_that_was_changed_or_lost_is_refused(shards: Path, tmp_path: Path
     with pytest.raises(ValueError, match=r"has sha256 .* resume from a checkpoint up to step 4"):
         run_here(config, resume=str(run))
     file.unlink()
-    with pytest.raises(ValueError, match="the run's file of neighbours .* does not exist"):
+    with pytest.raises(ValueError, match=r"the run's file of neighbours .* does not exist"):
         run_here(config, resume=str(run))
     file.write_bytes(good)
     run_here(config, resume=str(run))
 
 
 def test_what_cannot_be_mined_is_refused(shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="which only task arcface has: set data.plan.source: embeddings"):
+    with pytest.raises(ValueError, match=r"which only task arcface has: set data\.plan\.source: embeddings"):
         run_here(write_task(tmp_path, shards, "{name: supcon}", BASE, HEAD))
     assert not (tmp_path / "runs").exists()
     config = write_task(tmp_path, shards, ARCFACE, BASE, HEAD)

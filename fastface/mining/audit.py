@@ -86,8 +86,8 @@ def audit(
     mean = mean_direction(here.embeddings) if centre else None
     space = Space(here.embeddings, mean)
     drawn = draw_scores(space, seed=seed)
-    chosen, ways = choose_thresholds(drawn, space.num_classes, dict(thresholds or {}))
-    bounds, sides = choose_limits(here.looks, dict(limits or {}))
+    chosen, ways = choose_thresholds(drawn, space.num_classes, thresholds or {})
+    bounds, sides = choose_limits(here.looks, limits or {})
     sums = space.sums()
     search = search_over(sums)
     compared = compare_images(space, sums, search)
@@ -112,7 +112,9 @@ def audit(
         spaces.append(there)
         both = (sums, there.sums())
         found, facts = _shared(sets, space, there, both, chosen)
+        pictures = sum(place.set for f in findings if f.kind == "shared-image" for place in f.images)
         findings += found
+        facts.append(f"{pictures:,} images of the other set are here as the same picture")
     lines = {
         **{name: (getattr(chosen, name), ways[name]) for name in Thresholds._fields},
         "correlation": (correlation, "of two pictures, from which they are one photograph; see audit.py"),
@@ -194,11 +196,14 @@ def _doubtful(space: Space, sums: np.ndarray, search: Search, compared: Compared
         found.append(Finding("same-person", m.score >= limits.same, m.score, (), ((0, m.first), (0, m.second)), note))
     wrong = mislabelled(space, compared, limits)
     for odd in wrong:
-        sure = odd.other >= limits.same
+        # One image on either side proves little: two poor images are alike in being poor.
+        sure = odd.other >= limits.same and space.counts[odd.who] > 1
         names = ((0, int(space.labels[odd.record])), (0, odd.who))
         note = f"{odd.own:.3f} with its own identity, {odd.other:.3f} with the other"
         drop = (odd.record,) if sure else ()
-        found.append(Finding("mislabelled", sure, odd.other - odd.own, (Place(0, odd.record),), names, note, drop))
+        found.append(
+            Finding("mislabelled", bool(sure), odd.other - odd.own, (Place(0, odd.record),), names, note, drop)
+        )
     splits, loners = clusters(space, compared, limits)
     named = {odd.record for odd in wrong}
     for odd in loners:

@@ -31,9 +31,6 @@ class Pairs(NamedTuple):
     first: np.ndarray  # int64 [P]
     second: np.ndarray  # int64 [P]
 
-    def __len__(self) -> int:
-        return len(self.first)
-
 
 class Proposed(NamedTuple):
     """What the hash finds."""
@@ -74,10 +71,9 @@ def propose(codes: np.ndarray, mirrored: np.ndarray, usable: np.ndarray, radius:
     turned = np.arange(len(owner)) >= len(owner) // 2
     both = np.concatenate([codes[usable], mirrored[usable]])
     width = int(np.clip(np.ceil(np.log2(max(len(both), 2))), 12, 24))
-    bits = np.unpackbits(both, axis=1)
     found, crowded = [np.empty(0, np.int64)], 0
     for start in range(0, BITS - width + 1, width):
-        band = bits[:, start : start + width].astype(np.int64) @ (1 << np.arange(width))
+        band = _band(both, start, width)
         # Within a band, hashes that are alike elsewhere lie side by side.
         order = np.lexsort((*both.T[::-1], band))
         ranked = band[order]
@@ -104,8 +100,8 @@ def propose(codes: np.ndarray, mirrored: np.ndarray, usable: np.ndarray, radius:
 
 def thumbnail_correlation(thumbnails: np.ndarray, pairs: Pairs) -> np.ndarray:
     """Correlate the thumbnails of pairs, straight and mirrored, and return the larger, float32 [P]."""
-    best = np.empty(len(pairs), np.float32)
-    for start in range(0, len(pairs), CHUNK):
+    best = np.empty(len(pairs.first), np.float32)
+    for start in range(0, len(pairs.first), CHUNK):
         part = slice(start, start + CHUNK)
         a, b = (np.asarray(thumbnails[side[part]], np.float32) for side in pairs)
         first, straight, across = (_unit(x.reshape(len(x), -1)) for x in (a, b, b[:, :, ::-1]))
@@ -151,6 +147,15 @@ def groups_of(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
     for i in sorted(above):
         groups.setdefault(root(i), []).append(i)
     return list(groups.values())
+
+
+def _band(codes: np.ndarray, start: int, width: int) -> np.ndarray:
+    """Read `width` bits of each code as a number, uint32 [N]."""
+    numbers = np.empty(len(codes), np.uint32)
+    for first in range(0, len(codes), CHUNK):
+        bits = np.unpackbits(codes[first : first + CHUNK], axis=1)[:, start : start + width]
+        numbers[first : first + CHUNK] = bits.astype(np.uint32) @ (1 << np.arange(width, dtype=np.uint32))
+    return numbers
 
 
 def _coefficients(thumbnails: np.ndarray) -> np.ndarray:

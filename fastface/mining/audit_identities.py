@@ -133,7 +133,7 @@ def clusters(space: Space, compared: Compared, limits: Thresholds) -> tuple[list
     """Look into identities of three or more images where one is unlike the rest: groups of images, and loners.
 
     Average linkage, cut where groups are on average as unlike as `limits.own`. An identity is split where two groups
-    of two or more are each as alike within as images of one person. A loner is outside a group of more than half.
+    of two or more hold together by `limits.typical`. A loner is outside a group of more than half.
     """
     low = np.flatnonzero(compared.own <= limits.own)
     splits, loners = [], []
@@ -148,7 +148,7 @@ def clusters(space: Space, compared: Compared, limits: Thresholds) -> tuple[list
         tree = linkage(squareform(np.maximum(away, 0), checks=False), "average")
         groups = fcluster(tree, 1 - limits.own, "distance")
         parts = sorted((np.flatnonzero(groups == g) for g in np.unique(groups)), key=lambda part: (-len(part), part[0]))
-        tight = [part for part in parts if len(part) > 1 and _within(scores, part) >= limits.likely]
+        tight = [part for part in parts if len(part) > 1 and _within(scores, part) >= limits.typical]
         if len(tight) > 1:
             between = float(scores[np.ix_(tight[0], tight[1])].mean())
             splits.append(Split(identity, [records[part] for part in tight], between))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from fastface.mining.audit_pixels import Looks
 
 SPREADS = 4.0  # robust standard deviations from the median
+DARK, BRIGHT, FLAT = 25.0, 230.0, 5.0  # mean grey levels and their deviation that are poor whatever the others are
 GREY = 3.0  # mean distance between the colours of a pixel, below which an image is grey
 
 
@@ -23,7 +25,7 @@ class Limits(NamedTuple):
     grey: float  # mean distance of colours, below
 
 
-def choose_limits(looks: Looks, given: dict[str, float | None]) -> tuple[Limits, dict[str, str]]:
+def choose_limits(looks: Looks, given: Mapping[str, float | None]) -> tuple[Limits, dict[str, str]]:
     """Set what was not given SPREADS robust deviations from the median (1.4826 MAD), and say so."""
     known = looks.measures[looks.decoded()]
 
@@ -36,15 +38,16 @@ def choose_limits(looks: Looks, given: dict[str, float | None]) -> tuple[Limits,
     shorter = np.minimum(known["width"], known["height"])
     found = {
         "blurred": beyond("sharpness", -1),
-        "dark": beyond("brightness", -1),
-        "bright": beyond("brightness", 1),
-        "flat": max(beyond("contrast", -1), 5.0),
+        "dark": max(beyond("brightness", -1), DARK),
+        "bright": min(beyond("brightness", 1), BRIGHT),
+        "flat": max(beyond("contrast", -1), FLAT),
         "small": float(np.median(shorter)) / 2 if len(shorter) else 0.0,
         "grey": GREY,
     }
     spreads = f"{SPREADS:g} robust deviations from the median"
     ways = dict.fromkeys(found, spreads)
-    ways |= {"small": "half of the median", "grey": "fixed", "flat": f"{spreads}, at least 5"}
+    ways |= {"dark": f"{spreads}, at least {DARK:g}", "bright": f"{spreads}, at most {BRIGHT:g}"}
+    ways |= {"small": "half of the median", "grey": "fixed", "flat": f"{spreads}, at least {FLAT:g}"}
     for name, value in given.items():
         if value is not None:
             found[name], ways[name] = value, "given"

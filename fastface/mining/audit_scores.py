@@ -6,6 +6,7 @@ grow with the number of images, as the cosine of their centres does.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ CHUNK = 16_384  # rows at a time: 64 MB of 512 float64
 GENUINE, IMPOSTOR = 200_000, 2_000_000  # pairs drawn
 TAIL = 1e-3  # of impostor scores, to which an exponential is fitted
 OF_ONE = 10  # pairs drawn of one identity at most
+ALIKE = 0.9  # least cosine of two images that may be one photograph
 
 
 class Space:
@@ -126,40 +128,48 @@ def tail_threshold(impostor: np.ndarray, comparisons: float) -> float:
 
 
 class Thresholds(NamedTuple):
-    """Mean cosines between images, and how each was found."""
+    """Mean cosines between images."""
 
-    same: float  # from here on, one person
+    same: float  # from here on, surely one person
     likely: float  # from here on, perhaps one person
+    typical: float  # from here on, a group of images holds together
     own: float  # below, an image is unlike the others of its identity
-    alike: float  # two images, probably one photograph
+    alike: float  # from here on, two images are perhaps one photograph
 
 
 def choose_thresholds(
-    drawn: Drawn, num_classes: int, given: dict[str, float | None]
+    drawn: Drawn, num_classes: int, given: Mapping[str, float | None]
 ) -> tuple[Thresholds, dict[str, str]]:
     """Choose what was not given, and say how."""
     genuine, impostor = drawn
     if not len(genuine) and any(given.get(name) is None for name in Thresholds._fields):
         raise ValueError(
-            "no identity has two images with an embedding, so nothing says how alike images of one person are: "
-            "give --same, --likely, --own and --alike"
+            "no identity has two images with an embedding, so nothing says how alike images of one person are: give "
+            + ", ".join(f"--{name}" for name in Thresholds._fields)
         )
-    comparisons = num_classes * (num_classes - 1) / 2
-    found: dict[str, float] = {}
-    ways: dict[str, str] = {}
-    rare = tail_threshold(impostor, comparisons)
-    middle, upper, lower = (float(np.quantile(genuine, q)) if len(genuine) else 0.0 for q in (0.5, 0.999, 0.05))
-    found["same"] = max(rare, middle)
-    ways["same"] = (
-        f"the larger of {rare:.3f}, which unrelated images are expected to reach once in {comparisons:,.0f} pairs of "
-        f"identities (exponential tail), and {middle:.3f}, the median of pairs under one label"
-    )
-    found["likely"] = middle
-    ways["likely"] = "the median of pairs under one label"
-    found["own"] = lower
-    ways["own"] = "the lowest twentieth of pairs under one label"
-    found["alike"] = max(upper, 0.9)
-    ways["alike"] = "the highest thousandth of pairs under one label, at least 0.9"
+    pairs = num_classes * (num_classes - 1) / 2
+    hundred = 100 * pairs / max(num_classes, 1)
+    low, quarter, top = (float(np.quantile(genuine, q)) if len(genuine) else 0.0 for q in (0.05, 0.25, 0.999))
+    once, rarely = tail_threshold(impostor, pairs), tail_threshold(impostor, hundred)
+    unrelated = float(np.quantile(impostor, 0.99)) if len(impostor) else 0.0
+    typical = f"{quarter:.3f}, the lowest quarter of pairs under one label"
+    reached = "the score that unrelated images are expected to reach"
+    found = {
+        "same": max(once, quarter),
+        "likely": min(max(rarely, quarter), max(once, quarter)),
+        "typical": quarter,
+        "own": max(low, unrelated),
+        "alike": max(top, ALIKE),
+    }
+    ways = {
+        "same": f"the larger of {once:.3f}, {reached} once in all {pairs:,.0f} pairs of identities, and {typical}",
+        "likely": f"the larger of {rarely:.3f}, {reached} once for each hundred identities, and {typical}; "
+        "at most same",
+        "typical": typical,
+        "own": f"the larger of {low:.3f}, the lowest twentieth of pairs under one label, and {unrelated:.3f}, below "
+        "which 99 % of unrelated images are",
+        "alike": f"the highest thousandth of pairs under one label, at least {ALIKE}",
+    }
     for name, value in given.items():
         if value is not None:
             found[name], ways[name] = value, "given"

@@ -3,7 +3,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from fastface.metrics.paired import Changed, change, drops, held_out
+from fastface.metrics.drop import Changed, change, drops, held_out
 from fastface.metrics.verification import best_threshold
 
 
