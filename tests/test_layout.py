@@ -24,9 +24,19 @@ FLOORS = [
     {"conversion"},
     {"tasks"},
     {"command", "hardware", "checkpoint", "resharding", "restored", "predictor", "foreign", "evaluation", "evaluators"}
-    | {"assessment", "deployment", "advice", "advice_facts", "run", "run_folder", "run_picture", "step", "trainer"}
     | {
+        "assessment",
+        "pair_report",
+        "deployment",
+        "advice",
+        "advice_facts",
+        "run",
+        "run_folder",
+        "run_picture",
+        "step",
+        "trainer",
         "inherited",
+        "template_assessment",
         "embedding",
         "embedding_progress",
         "identification",

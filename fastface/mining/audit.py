@@ -24,6 +24,7 @@ from fastface.mining.audit_identities import (
     match,
     mislabelled,
     nearest_identity,
+    resembling,
     same_person,
     search_over,
     shared_people,
@@ -117,6 +118,10 @@ def audit(
         facts.append(f"{pictures:,} images of the other set are here as the same picture")
     lines = {
         **{name: (getattr(chosen, name), ways[name]) for name in Thresholds._fields},
+        "other": (
+            resembling(compared, chosen),
+            "nine of ten images resemble no other identity so much; at most likely",
+        ),
         "correlation": (correlation, "of two pictures, from which they are one photograph; see audit.py"),
         "bits": (float(bits), "of 96, by which perceptual hashes may differ to be compared"),
         **{name: (getattr(bounds, name), sides[name]) for name in bounds._fields},
@@ -193,8 +198,8 @@ def _doubtful(space: Space, sums: np.ndarray, search: Search, compared: Compared
     found = []
     for m in same_person(space, sums, search, compared, limits):
         note = f"{m.above:,} of {m.pairs:,} pairs of images at or above {limits.same:.3f}, the likest {m.best:.3f}"
-        found.append(Finding("same-person", m.score >= limits.same, m.score, (), ((0, m.first), (0, m.second)), note))
-    wrong = mislabelled(space, compared, limits)
+        found.append(Finding("same-person", m.sure(limits.same), m.score, (), ((0, m.first), (0, m.second)), note))
+    wrong = mislabelled(compared, limits.own, resembling(compared, limits))
     for odd in wrong:
         # One image on either side proves little: two poor images are alike in being poor.
         sure = odd.other >= limits.same and space.counts[odd.who] > 1
@@ -266,7 +271,7 @@ def _shared(
     for m in shared_people(here, there, sums, search, limits):
         if (m.first, m.second) in named:
             continue
-        sure = m.score >= limits.same
+        sure = m.sure(limits.same)
         people["sure" if sure else "likely"] += 1
         note = f"{m.above:,} of {m.pairs:,} pairs of images at or above {limits.same:.3f}, the likest {m.best:.3f}"
         found.append(Finding("shared-person", sure, m.score, (), ((0, m.first), (1, m.second)), note))
