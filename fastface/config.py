@@ -165,8 +165,8 @@ class TrainConfig(Section):
     """Images per optimizer step, over all processes."""
     micro_batch: int | None = Field(default=None, gt=0)
     """Images per forward pass, the unit BatchNorm sees: processes x accumulation = batch_size / micro_batch.
-    null: batch_size / processes of the first start, halved until the first step fits into the device's memory; kept on
-    resume. What is set is not changed: where it does not fit, the run ends and names what does."""
+    null: batch_size / processes of the first start. Halved, which is said, until the first step fits into the device's
+    memory; kept on resume."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
     """auto: bf16 on GPUs that have it, else fp32. fp64 is for numerical checks."""
     tf32: bool = True

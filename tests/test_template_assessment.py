@@ -1,5 +1,4 @@
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,9 @@ import numpy as np
 import pytest
 
 from fastface.data.image_sets import open_images
+from fastface.evaluate import main
 from fastface.foreign import import_weights
 from fastface.template_assessment import assess_templates
-from tests.training import ROOT, environment
 
 OPTIONS: dict[str, Any] = {
     "images": None,
@@ -73,21 +72,28 @@ def test_embeddings_of_another_list_are_refused(listed: dict[str, Any]) -> None:
         assess_templates(None, **listed)
 
 
-def test_the_command_takes_each_protocols_flags_and_refuses_the_others(listed: dict[str, Any]) -> None:
-    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, ROOT / "fastface" / "evaluate.py", *arguments]
-        return subprocess.run([str(a) for a in command], capture_output=True, text=True, env=environment())
+def test_the_command_takes_each_protocols_flags_and_refuses_the_others(
+    listed: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def call(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
+        try:
+            code = main()
+        except SystemExit as stopped:
+            code = int(str(stopped.code))
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
 
     files = ("--templates", listed["templates"][0], "--template-pairs", listed["template_pairs"][0])
     there = ("--embeddings", listed["embeddings"], "--out", listed["out"])
-    done = call("--protocol", "templates", *files, *there)
-    assert done.returncode == 0, done.stderr
-    assert "40 templates of 80 images" in done.stdout
-    refused = call("--protocol", "templates", *files, *there, "--baselines")
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert "--baselines has no meaning with --protocol templates" in refused.stderr
-    assert "--template" in call(*files, "--checkpoint", "x").stderr
-    assert "--checkpoint RUN is needed" in call("--images", "x").stderr
+    code, text = call("--protocol", "templates", *files, *there)
+    assert code == 0
+    assert "40 templates of 80 images" in text
+    code, text = call("--protocol", "templates", *files, *there, "--baselines")
+    assert code == 2
+    assert "--baselines has no meaning with --protocol templates" in text
+    assert "--templates has no meaning with --protocol pairs" in call(*files, "--checkpoint", "x")[1]
+    assert "--checkpoint RUN is needed" in call("--images", "x")[1]
 
 
 @pytest.mark.slow

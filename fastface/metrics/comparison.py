@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from fastface.metrics.bootstrap import METHOD, bootstrap, num_replicates
 from fastface.metrics.curve import Curve, area, check_scores, curve, equal_error, tar_at
+from fastface.metrics.drop import change
 
 BY_PAIRS = "double-or-nothing bootstrap over pairs, taken as independent"
 
@@ -69,10 +69,8 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
     The exact test of McNemar (1947): of the pairs that only one got right, half are expected to be each one's. It takes
     pairs as independent.
     """
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    split = only_first + only_second
-    p = float(binomtest(only_first, split).pvalue) if split else 1.0
-    return {"only_first": only_first, "only_second": only_second, "p_value": p}
+    changed = change(first, second)
+    return {"only_first": changed.lost, "only_second": changed.gained, "p_value": changed.p_value}
 
 
 def _accuracy(decided: Curve, share: float) -> float:

@@ -116,7 +116,7 @@ def interval_notes(details: list[dict[str, Any]]) -> list[str]:
     if persons:
         number = " or ".join(f"{n:,}" for n in persons)
         text = (
-            f"[low, high]: 95 %, for {number} persons who recur in pairs: accuracy by Wilson with the effective number"
+            f"[low, high]: 95 %, for {number} persons who recur: accuracy by Wilson with the effective number of pairs"
         )
         draws = sorted({i["bootstrap"]["replicates"] for i in told if i["bootstrap"] is not None})
         drawn = " or ".join(f"{n:,}" for n in draws)

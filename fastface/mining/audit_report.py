@@ -240,7 +240,8 @@ def _captioned(report: Report, f: Finding) -> str:
 def _shown(report: Report, pictures: _Pictures, f: Finding) -> tuple[page.Html, list[page.Face]]:
     """Say one finding and choose its faces."""
     names = [report.sets[number].index.classes[label] for number, label in f.identities]
-    text = page.join([page.strong(" / ".join(names) if names else _where(report, f.images[0])[1])])
+    names = names or list(dict.fromkeys(_where(report, place)[1] for place in f.images))
+    text = page.join([page.strong(" / ".join(names))])
     said = [f"{f.score:.3f}" if not math.isnan(f.score) else "", f.note, "sure" if f.sure else "to check"]
     text = page.join([text, ": ", ", ".join(part for part in said if part)])
     if f.kind == "mislabelled":
