@@ -39,6 +39,7 @@ FLOORS = [
         "template_assessment",
         "embedding",
         "embedding_progress",
+        "identification",
         "miner",
         "refresh",
         "rehearsal",
@@ -46,7 +47,6 @@ FLOORS = [
         "quantisation",
         "acceptance",
         "narrowing",
-        "identification",
     },
     set(ENTRIES),
 ]
