@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from fastface.config import RunConfig
+from fastface.data.normalisation import PerColour
 
 
 class Threshold(BaseModel):
@@ -30,8 +31,11 @@ class Threshold(BaseModel):
     """The calibration pairs."""
 
 
+Precision = Literal["fp32", "fp16", "int8"]
+
+
 class Card(BaseModel):
-    """The contents of model.json."""
+    """The contents of model.json, model.int8.json and so on: each beside the .onnx file of its name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -41,9 +45,9 @@ class Card(BaseModel):
     """Width, height in px."""
     colour: Literal["RGB"] = "RGB"
     layout: Literal["NCHW"] = "NCHW"
-    mean: float
-    std: float
-    """The network takes (pixel - mean) / std, float32."""
+    mean: PerColour
+    std: PerColour
+    """The network takes (pixel - mean) / std, float32; one number, or one for each of red, green and blue."""
     crop: float | str | None = None
     """How images were cut before resizing, as given to make_shards --crop or --align; null: not cut."""
     flip: Literal["none", "sum", "concat"] = "none"
@@ -54,15 +58,29 @@ class Card(BaseModel):
     score: Literal["cosine"] = "cosine"
     """float64 dot product of L2-normalised embeddings, rounded to float32."""
     thresholds: list[Threshold] = []
+    precision: Precision = "fp32"
+    """Of the file's arithmetic; its input and its output are float32 always."""
+    opset: int | None = None
+    """ONNX operator set of the file."""
+    quantisation: dict[str, Any] = {}
+    """How a narrower file was made, and what it lost beside fp32 on the pairs of its thresholds."""
     training: dict[str, Any] = {}
     """Dataset id, number of identities, steps, configuration and versions."""
+
+    @classmethod
+    def beside(cls, model: Path) -> "Card":
+        """Read the card of an .onnx file: the .json file of its name, else the folder's model.json."""
+        own = model.with_suffix(".json")
+        return cls.read(own if own.is_file() else model.with_name("model.json"))
 
     @classmethod
     def read(cls, path: Path) -> "Card":
         try:
             return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
-            raise ValueError(f"{path} is missing: the .onnx file needs its model.json beside it") from None
+            raise ValueError(
+                f"{path} is missing: the .onnx file needs its card beside it, a .json file of its own name"
+            ) from None
         except ValueError as error:
             raise ValueError(f"{path} is not a model card: {error}") from None
 

@@ -18,6 +18,7 @@ from fastface.config import EvalSet, RunConfig
 from fastface.evaluation import unit
 from fastface.evaluators import PairSet, evaluate_on, open_pairs
 from fastface.metrics.verification import calibrate
+from fastface.onnx_graph import OPSET, seal, spell_out_prelu
 from fastface.predictor import Embedder, find_checkpoint, load_embedder, load_network, open_onnx
 
 TOLERANCE = 1e-4
@@ -35,7 +36,7 @@ class Exported(NamedTuple):
 
     def report(self) -> str:
         lines = [
-            f"{self.path}  ({self.path.stat().st_size / 1e6:.1f} MB, dynamic batch)",
+            f"{self.path}  ({self.path.stat().st_size / 1e6:.1f} MB, opset {self.card.opset}, dynamic batch)",
             f"  onnxruntime differs from torch by at most {self.difference:.1e} (unit embeddings, {self.about})",
         ]
         for t in self.card.thresholds:
@@ -80,7 +81,7 @@ def export(
         kept = ("step", "dataset_id", "num_classes", "config", "versions", "origin")
         training = {key: saved.state[key] for key in kept if key in saved.state}
         training |= {"onnx_difference": difference, "onnx_compared": about}
-        card = embedder.card.model_copy(update={"thresholds": thresholds, "training": training})
+        card = embedder.card.model_copy(update={"opset": OPSET, "thresholds": thresholds, "training": training})
         checkpoint.write_json(folder / "model.json", card.model_dump(mode="json"))
         partial.replace(folder / "model.onnx")
     finally:
@@ -105,7 +106,7 @@ def calibration_pairs(config: RunConfig, card: Card, chosen: Path | None, images
 
 
 def thresholds_of(embedder: Embedder, pairs: PairSet, batch: int) -> list[Threshold]:
-    result = evaluate_on(pairs, embedder, batch=batch)
+    result = evaluate_on(pairs, embedder, batch=batch, intervals=False)
     return [Threshold(**t._asdict(), source=pairs.about) for t in calibrate(result.scores, result.same)]
 
 
@@ -123,12 +124,15 @@ def write_onnx(network: nn.Module, card: Card, path: Path) -> None:
             input_names=["images"],
             output_names=["embeddings"],
             dynamic_shapes=({0: batch},),
+            opset_version=OPSET,
             dynamo=True,
             external_data=False,
             verbose=False,
         )
         assert program is not None
         program.save(str(path), external_data=False)
+    spell_out_prelu(path)
+    seal(path, "fp32")
 
 
 def compare(ours: Embedder, exported: Embedder, pairs: PairSet | None) -> tuple[float, str]:

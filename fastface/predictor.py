@@ -14,6 +14,7 @@ from fastface import checkpoint
 from fastface.card import Card, Threshold
 from fastface.config import RunConfig
 from fastface.data.images import ImageSpec, load_rgb
+from fastface.data.normalisation import PerColour, as_float32
 from fastface.models import build_backbone
 from fastface.tasks import network_size
 from fastface.tasks.base import Windowed
@@ -40,14 +41,19 @@ class Embedder:
                 f"{self.origin} takes {width}x{height} RGB images, got {images.shape[2]}x{images.shape[1]}; "
                 f"convert them with make_shards.py --size {width}x{height}"
             )
-        # The loader's arithmetic, to the bit: float32, (pixel - mean) times the rounded 1 / std.
-        planar = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32)
-        planar = (planar - np.float32(self.card.mean)) * np.float32(1 / self.card.std)
+        planar = self.prepare(images)
         straight = self.network(planar)
         if self.card.flip == "none":
             return straight
         mirrored = self.network(np.ascontiguousarray(planar[..., ::-1]))
         return straight + mirrored if self.card.flip == "sum" else np.concatenate([straight, mirrored], axis=1)
+
+    def prepare(self, images: np.ndarray) -> np.ndarray:
+        """Turn uint8 RGB images [B, H, W, 3] into what the network takes: normalised float32 [B, 3, H, W]."""
+        # The loader's arithmetic, to the bit: float32, (pixel - mean) times the rounded 1 / std.
+        planar = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32)
+        mean, inverse_std = as_float32(self.card.mean, self.card.std)
+        return (planar - mean[:, None, None]) * inverse_std[:, None, None]
 
 
 class Comparison(NamedTuple):
@@ -103,8 +109,10 @@ class Verifier:
         return Comparison(similarity, same, self.threshold)
 
 
-def load_embedder(model: str | Path, *, device: str | torch.device = "cpu") -> Embedder:
+def load_embedder(model: str | Path, *, device: str | torch.device = "cpu", threads: int | None = None) -> Embedder:
     """Load a run folder (its best checkpoint, else its newest), a step folder, or an .onnx file with its card.
+
+    threads: that an .onnx file is run by; default: all cores.
 
     Raises:
         ValueError: where there is no such model, or it is damaged.
@@ -113,7 +121,7 @@ def load_embedder(model: str | Path, *, device: str | torch.device = "cpu") -> E
     if path.suffix == ".onnx":
         if not path.is_file():
             raise ValueError(f"no such file: {path}")
-        return open_onnx(path, Card.read(path.with_name("model.json")))
+        return open_onnx(path, Card.beside(path), threads)
     saved = find_checkpoint(path)
     card = Card.model_validate(saved.state["card"])
     return module_embedder(load_network(saved), card, device, origin=str(saved.path))
@@ -182,7 +190,7 @@ class Start(NamedTuple):
     """Where a network's first weights come from."""
 
     origin: str
-    normalisation: tuple[float, float] | None
+    normalisation: tuple[PerColour, PerColour] | None
     """Mean and std of the pixels they were trained on; None where nothing says so."""
 
 
@@ -191,7 +199,8 @@ def load_backbone_from(path: Path, task: nn.Module) -> Start:
     start = Start(str(path), None)
     if path.suffix != ".safetensors":
         saved = find_checkpoint(path)
-        path, start = saved.path, Start(str(saved.path), (saved.state["card"]["mean"], saved.state["card"]["std"]))
+        card = Card.model_validate(saved.state["card"])
+        path, start = saved.path, Start(str(saved.path), (card.mean, card.std))
     backbone: Any = task.backbone
     try:
         backbone.load_state_dict(read_network(path))
@@ -219,12 +228,30 @@ def read_network(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} is a damaged safetensors file: {error}") from None
 
 
-def open_onnx(path: Path, card: Card) -> Embedder:
-    """Run an .onnx file by its card on the CPU."""
+PRECISION = "fastface.precision"
+"""The key under which an .onnx file's metadata says its precision."""
+
+
+def open_onnx(path: Path, card: Card, threads: int | None = None) -> Embedder:
+    """Run an .onnx file by its card on the CPU, in so many threads; None: one for each core.
+
+    Raises:
+        ValueError: where onnxruntime cannot read the file, or the card is that of another precision.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    options.intra_op_num_threads = threads or 0  # 0: onnxruntime's choice, one for each core
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class but this
+        raise ValueError(f"{path} is not an ONNX file that onnxruntime reads: {str(error).strip()}") from None
+    precision = session.get_modelmeta().custom_metadata_map.get(PRECISION, card.precision)
+    if precision != card.precision:
+        raise ValueError(
+            f"{path} is {precision}, and the card beside it speaks of {card.precision}: its own, "
+            f"{path.with_suffix('.json').name}, is missing or was overwritten"
+        )
     name = session.get_inputs()[0].name
     return Embedder(lambda images: np.asarray(session.run(None, {name: images})[0]), card, str(path))

@@ -24,8 +24,30 @@ FLOORS = [
     {"conversion"},
     {"tasks"},
     {"command", "hardware", "checkpoint", "resharding", "restored", "predictor", "foreign", "evaluation", "evaluators"}
-    | {"assessment", "deployment", "advice", "advice_facts", "run", "run_folder", "run_picture", "step", "trainer"}
-    | {"inherited", "miner", "refresh"},
+    | {
+        "assessment",
+        "pair_report",
+        "deployment",
+        "advice",
+        "advice_facts",
+        "run",
+        "run_folder",
+        "run_picture",
+        "step",
+        "trainer",
+        "inherited",
+        "template_assessment",
+        "embedding",
+        "embedding_progress",
+        "miner",
+        "refresh",
+        "rehearsal",
+        "onnx_graph",
+        "quantisation",
+        "acceptance",
+        "narrowing",
+        "identification",
+    },
     set(ENTRIES),
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -54,9 +54,12 @@ class ShardImages:
 
     def load(self, i: int) -> np.ndarray:
         data = self._reader.view(i)
-        if self._spec is not None:
-            return load_rgb(data.tobytes(), self._spec)
-        return decode_jpeg(data) if data[:2].tobytes() == b"\xff\xd8" else load_rgb(data.tobytes())
+        return decode_stored(data) if self._spec is None else load_rgb(data.tobytes(), self._spec)
+
+
+def decode_stored(data: np.ndarray) -> np.ndarray:
+    """Decode an image as a shard keeps it, uint8 [length], to uint8 RGB [H, W, 3]. Raises Rejected."""
+    return decode_jpeg(data) if data[:2].tobytes() == b"\xff\xd8" else load_rgb(data.tobytes())
 
 
 class FileImages:
