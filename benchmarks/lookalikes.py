@@ -41,12 +41,11 @@ FAMILIES = {"train": 200, "val": 40}
 SHARED, OWN, BLUR, GRAIN = 40.0, 10.0, 8.0, 8.0  # standard deviations, in levels of 255
 IMPOSTORS = 10  # pairs of images for each two members of a family
 BATCH = 48
+ALIKE = {"source": "embeddings", "listed": 4, "cap": 1.0}  # a family is 3: a list of 50 would hold hardly any of it
 PLANS: dict[str, dict[str, Any]] = {
     "random": {"name": "per-identity", "images": 4, "scope": "global"},
-    "mined": {
-        "name": "mined", "images": 4, "neighbours": 2, "scope": "global", "source": "embeddings", "listed": 4, "cap": 1.0
-    },
-}  # fmt: skip
+    "mined": {"name": "mined", "images": 4, "neighbours": 2, "scope": "global", **ALIKE},
+}
 TASKS: dict[str, dict[str, Any]] = {
     "triplet": {"name": "triplet", "margin": 0.2, "mining": "semi-hard"},
     "supcon": {"name": "supcon", "temperature": 0.1},
@@ -79,14 +78,8 @@ def main() -> int:
                 rows.append({"plan": plan, "seed": seed, **figures})
                 print(rows[-1], file=sys.stderr, flush=True)
     print_table(rows)
-    record = {
-        "task": options.task,
-        "first": options.first,
-        "steps": options.steps,
-        "refresh_steps": options.refresh,
-        "rows": rows,
-    }
-    append(options.out, circumstances("lookalikes", options.note) | record)
+    method = {"task": options.task, "first": options.first, "steps": options.steps, "refresh_steps": options.refresh}
+    append(options.out, circumstances("lookalikes", options.note) | method | {"rows": rows})
     return 0
 
 
@@ -137,7 +130,7 @@ def pairs(families: int, other: int) -> list[list[object]]:
 def train(
     work: Path, task: str, plan: str, seed: int, steps: int, refresh: int = 0, start: Path | None = None
 ) -> tuple[Path, dict[str, float]]:
-    """Train, from the weights of run `start` where there is one; return the run and the figures of both kinds of pairs."""
+    """Train, from the weights of run `start` where there is one; return the run and its figures."""
     settings = PLANS[plan] | ({"refresh_steps": refresh} if plan == "mined" else {})
     sets = {name: {"images": str(work / "val"), "pairs": str(work / f"{name}.csv")} for name in ("family", "anyone")}
     config = {
