@@ -11,6 +11,7 @@ from fastface.card import Card
 from fastface.config import EvalSet
 from fastface.evaluation import Embed, Result, format_report, raw_pixels
 from fastface.evaluators import PairSet, evaluate_on, open_pairs
+from fastface.matching import assess_matcher
 from fastface.metrics.pairs import write_pairs
 from fastface.metrics.pictures import verification_picture
 from fastface.predictor import find_checkpoint, load_embedder, load_network, module_embedder
@@ -21,6 +22,7 @@ def assess(
     *,
     images: Path | None,
     pairs: str,
+    embeddings: list[Path],
     bin: Path | None,  # the flag's name
     crop: str,
     flip: str | None,
@@ -36,6 +38,12 @@ def assess(
     Raises:
         ValueError: for a model, image set or pairs file that is missing or does not fit.
     """
+    if embeddings:
+        if images or bin or flip or compat or baselines:
+            raise ValueError(
+                "--embeddings are compared as they are: give --pairs, --seed, --device and --out with them"
+            )
+        return assess_matcher(checkpoint, embeddings=embeddings, pairs=pairs, seed=seed, device=device, out=out)
     embedder = load_embedder(checkpoint, device=device)
     card = embedder.card
     if flip:

@@ -5,17 +5,22 @@ from typing import Annotated, Any, Literal
 
 import tyro
 import yaml
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from fastface.data.augment.presets import AnyAugment
 from fastface.plan_settings import PlanSettings, ShuffledPlan
 from fastface.section import Section
-from fastface.task_settings import ArcFaceTask, TaskSettings
+from fastface.task_settings import ArcFaceTask, MatchTask, TaskSettings
 
 
 def _as_place(value: str | Path | None) -> str | Path | None:
     """Keep a URL as text: a Path would make one slash of its two."""
     return Path(value) if isinstance(value, str) and "://" not in value else value
+
+
+def _as_several(value: Any) -> Any:
+    """Take one path for a list of one."""
+    return (value,) if isinstance(value, str | Path) else tuple(value) if isinstance(value, list) else value
 
 
 Place = Annotated[str | Path | None, AfterValidator(_as_place)]  # a folder, or a URL
@@ -53,6 +58,8 @@ class DataConfig(Section):
     """A folder made by tools/make_shards.py, or the URL of one: http(s)://, s3:// and what else fsspec reads."""
     sources: tuple[Source, ...] = ()
     """Several such folders with their weights, instead of shards."""
+    embeddings: Annotated[tuple[Path, ...], BeforeValidator(_as_several)] = ()
+    """For task match, instead of shards: a folder made by tools/embed.py, or several of the same images."""
     labels: Literal["separate", "merge-by-name"] | None = None
     """With sources: whether identities of one name are one identity (merge-by-name) or not (separate)."""
     plan: Annotated[PlanSettings, Field(discriminator="name")] = ShuffledPlan()
@@ -94,8 +101,8 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "DataConfig":
-        if self.shards and self.sources:
-            raise ValueError("give either shards or sources")
+        if sum(map(bool, (self.shards, self.sources, self.embeddings))) > 1:
+            raise ValueError("give either shards or sources" + (" or embeddings" if self.embeddings else ""))
         if bool(self.sources) != bool(self.labels):
             raise ValueError("sources and labels (separate or merge-by-name) go together")
         return self
@@ -181,14 +188,16 @@ class EvalSet(Section):
     """A pairs file, or how many pairs to sample from the shard set's labels."""
     bin: Path | None = None
     """An InsightFace pair file."""
+    embeddings: Annotated[tuple[Path, ...], BeforeValidator(_as_several)] = ()
+    """For task match, instead of images: a folder of embeddings, or as many as it was trained on."""
     crop: float | Literal["as-trained", "none"] = "as-trained"
     """How a folder's or archive's images are cut before resizing: a central fraction, as the training shards were,
     or not at all. Shards and .bin files are taken as they are."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "EvalSet":
-        if (self.images is None) == (self.bin is None):
-            raise ValueError("give either images (with pairs) or bin")
+        if sum(map(bool, (self.images, self.bin, self.embeddings))) != 1:
+            raise ValueError("give either images (with pairs) or bin" + (" or embeddings" if self.embeddings else ""))
         return self
 
 
@@ -264,6 +273,26 @@ class RunConfig(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RunConfig":
+        match = isinstance(self.task, MatchTask)
+        if match != bool(self.data.embeddings):
+            raise ValueError(
+                "task match and data.embeddings go together"
+                + ("" if match else ": other tasks learn from images, data.shards")
+            )
+        for name, one in self.eval.sets.items():
+            if match != bool(one.embeddings):
+                raise ValueError(
+                    f"eval.sets.{name}: "
+                    + ("task match is evaluated on embeddings" if match else "embeddings are for task match")
+                )
+        if match and (self.model.weights or self.model.pretrained):
+            raise ValueError("task match has no network of images: take model.weights and model.pretrained away")
+        if match and (self.eval.flip != "none" or self.eval.centre):
+            raise ValueError("embeddings are evaluated as they are: eval.flip and eval.centre are for images")
+        return self
 
     def dump(self) -> str:
         """The resolved configuration as YAML; load_config reads it back to an equal object."""

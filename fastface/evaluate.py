@@ -3,6 +3,7 @@
 --images DIR_OR_SHARDS --pairs FILE     the pairs of a file (LFW's layouts, or csv a,b,same[,fold])
 --images SHARDS [--pairs 100000]        pairs sampled from the labels, half genuine, half impostor
 --bin FILE                              an InsightFace pair file
+--embeddings FOLDER --pairs FILE        for a run of task match: pairs of embeddings, with the plain cosine beside it
 """
 
 import argparse
@@ -17,6 +18,9 @@ def main() -> int:
     )
     parser.add_argument("--images", type=Path, help="shard set, folder or .tar of images")
     parser.add_argument("--pairs", default="100000", help="pairs file, or how many to sample (default: 100000)")
+    parser.add_argument(
+        "--embeddings", type=Path, nargs="+", default=[], help="folder of embeddings, one for each model"
+    )
     parser.add_argument("--bin", type=Path, help="InsightFace .bin pair file")
     parser.add_argument("--crop", default="as-trained", help="as-trained (default), none, or a central fraction")
     parser.add_argument(

@@ -5,11 +5,11 @@ import contextlib
 import torch
 
 from fastface import checkpoint, dist
-from fastface.card import Card
 from fastface.data.damage import Bad
 from fastface.durable import append_csv
-from fastface.evaluators import Evaluators
+from fastface.evaluators import Evaluators, build_evaluators
 from fastface.log import Log
+from fastface.match_evaluation import MatchEvaluators
 from fastface.metrics.verification import metric_direction
 from fastface.resharding import whole_model, whole_optimizer
 from fastface.run import Run
@@ -43,7 +43,7 @@ def train(run: Run) -> int:
     )
     try:
         introduce(run, log)
-        evaluators = Evaluators(config.eval, Card.model_validate(run.state["card"]), run.accelerator.device)
+        evaluators = build_evaluators(config.eval, run.state["card"], run.accelerator.device)
         return loop(run, stop, log, evaluators, watch)
     except NotFiniteError as error:
         raise FloatingPointError(f"{error}{dump_images(run, error.step)}") from None
@@ -56,7 +56,7 @@ def train(run: Run) -> int:
         stop.close()
 
 
-def loop(run: Run, stop: dist.StopRequest, log: Log, evaluators: Evaluators, watch: Stopwatch) -> int:
+def loop(run: Run, stop: dist.StopRequest, log: Log, evaluators: Evaluators | MatchEvaluators, watch: Stopwatch) -> int:
     config, done = run.config, run.start_step
     eval_steps = steps_of(run, config.eval.every_epochs) if evaluators else None
     keep_steps = steps_of(run, config.checkpoint.keep_every_epochs)
@@ -112,7 +112,7 @@ def steps_of(run: Run, epochs: float | None) -> int | None:
     return max(round(epochs * run.steps_per_epoch), 1) if epochs else None
 
 
-def evaluate(run: Run, evaluators: Evaluators, log: Log, done: int) -> bool:
+def evaluate(run: Run, evaluators: Evaluators | MatchEvaluators, log: Log, done: int) -> bool:
     """Evaluate on all processes, log, and say whether this is the best so far."""
     log.flush()
     with run.average.applied() if run.average is not None else contextlib.nullcontext():

@@ -25,7 +25,7 @@ FLOORS = [
     {"tasks"},
     {"command", "hardware", "checkpoint", "resharding", "restored", "predictor", "foreign", "evaluation", "evaluators"}
     | {"assessment", "deployment", "advice", "advice_facts", "run", "run_folder", "run_picture", "step", "trainer"}
-    | {"inherited"},
+    | {"inherited", "matching", "match_evaluation", "match_export", "onnx_file", "thresholds", "verifier"},
     set(ENTRIES),
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
