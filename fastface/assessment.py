@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,6 @@ def assess(
     *,
     images: Path | None,
     pairs: str,
-    embeddings: list[Path],
     bin: Path | None,  # the flag's name
     crop: str,
     flip: str | None,
@@ -32,6 +32,7 @@ def assess(
     batch_size: int,
     device: str,
     out: Path | None,
+    embeddings: Sequence[Path] = (),
 ) -> str:
     """Evaluate and write everything down; return what belongs on the screen.
 

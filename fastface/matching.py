@@ -1,7 +1,7 @@
 """RUN or FILE of task match -> what compares embeddings, and its report on pairs, with the plain cosine beside it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,7 +85,9 @@ def onnx_score(path: Path) -> Score:
     return score
 
 
-def assess_matcher(model: Path, *, embeddings: list[Path], pairs: str, seed: int, device: str, out: Path | None) -> str:
+def assess_matcher(
+    model: Path, *, embeddings: Sequence[Path], pairs: str, seed: int, device: str, out: Path | None
+) -> str:
     """Evaluate on pairs of embeddings, the cosine beside it, and write everything down; return what to print."""
     loaded = load_matcher(model, device=device)
     settings = EvalSet(embeddings=tuple(embeddings), pairs=int(pairs) if pairs.isdecimal() else Path(pairs))
@@ -184,5 +186,5 @@ def _folder_for(model: Path) -> Path:
     return model if (model / "checkpoints").is_dir() else model.parent.parent
 
 
-def _name_of(embeddings: list[Path], pairs: str) -> str:
+def _name_of(embeddings: Sequence[Path], pairs: str) -> str:
     return embeddings[0].stem if pairs.isdecimal() else f"{embeddings[0].stem}-{Path(pairs).stem}"

@@ -56,10 +56,15 @@ def threshold_table(points: Sequence[curve.Threshold], evidence: Evidence, *, st
     ]
 
 
-def calibration_of(scores: np.ndarray, same: np.ndarray, folds: np.ndarray, evidence: Evidence) -> Calibration:
-    """Fit scores [P] to log-likelihood ratios, and judge such fits on folds that had no part in them."""
-    fit = fit_platt(scores, same)
-    held_out = held_out_llrs(scores, same, folds)
+def calibration_of(scores: np.ndarray, same: np.ndarray, folds: np.ndarray, evidence: Evidence) -> Calibration | None:
+    """Fit scores [P] to log-likelihood ratios, and judge such fits on folds that had no part in them.
+
+    None where the pairs are too few: some fold's others lack a kind of pair, or all scores are one.
+    """
+    try:
+        fit, held_out = fit_platt(scores, same), held_out_llrs(scores, same, folds)
+    except ValueError:
+        return None
     there = np.isfinite(held_out)  # failures have no ratio, and are counted where thresholds are
     return Calibration(
         a=fit.a,
@@ -100,4 +105,6 @@ def describe_evidence(thresholds: Sequence[Threshold], calibration: Calibration 
             f"  log-likelihood ratio = {c.a:.4f} * score {c.b:+.4f}; on held-out folds Cllr {c.cllr:.4f} bits "
             f"(of which {c.min_cllr:.4f} by the order of the scores alone), ECE {c.ece:.4f}"
         )
+    elif thresholds:
+        lines.append("  no log-likelihood ratio: the calibration pairs are too few")
     return lines
