@@ -86,7 +86,13 @@ def onnx_score(path: Path) -> Score:
 
 
 def assess_matcher(
-    model: Path, *, embeddings: Sequence[Path], pairs: str, seed: int, device: str, out: Path | None
+    model: Path,
+    *,
+    embeddings: Sequence[Path],
+    pairs: str,
+    seed: int = 0,
+    device: str = "cpu",
+    out: Path | None = None,
 ) -> str:
     """Evaluate on pairs of embeddings, the cosine beside it, and write everything down; return what to print."""
     loaded = load_matcher(model, device=device)
