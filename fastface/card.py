@@ -34,9 +34,11 @@ class Threshold(BaseModel):
     errors: int | None = None
     """Impostor pairs accepted; this and what follows is null in cards that are older."""
     fmr_interval: tuple[float, float] | None = None
-    """95 %, Wilson, pairs taken as independent: persons recur, so it is the least."""
+    """With 95 % confidence, on other persons."""
     tar_interval: tuple[float, float] | None = None
-    """Likewise."""
+    """Of the TAR at this threshold."""
+    interval_method: str | None = None
+    """Whether intervals allow for persons who recur."""
     rule: str | None = None
     dataset_id: str | None = None
     """Of the shard set that the calibration pairs are from, where they are from one."""
@@ -79,8 +81,11 @@ class Calibration(BaseModel):
         return 1 / (1 + math.exp(-(self.llr(score) + math.log(prior / (1 - prior)))))
 
 
+Precision = Literal["fp32", "fp16", "int8"]
+
+
 class Card(BaseModel):
-    """The contents of model.json."""
+    """The contents of model.json, model.int8.json and so on: each beside the .onnx file of its name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -104,8 +109,20 @@ class Card(BaseModel):
     """float64 dot product of L2-normalised embeddings, rounded to float32."""
     thresholds: list[Threshold] = []
     calibration: Calibration | None = None
+    precision: Precision = "fp32"
+    """Of the file's arithmetic; its input and its output are float32 always."""
+    opset: int | None = None
+    """ONNX operator set of the file."""
+    quantisation: dict[str, Any] = {}
+    """How a narrower file was made, and what it lost beside fp32 on the pairs of its thresholds."""
     training: dict[str, Any] = {}
     """Dataset id, number of identities, steps, configuration and versions."""
+
+    @classmethod
+    def beside(cls, model: Path) -> "Card":
+        """Read the card of an .onnx file: the .json file of its name, else the folder's model.json."""
+        own = model.with_suffix(".json")
+        return cls.read(own if own.is_file() else model.with_name("model.json"))
 
     @classmethod
     def read(cls, path: Path) -> "Card":
@@ -153,7 +170,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing: the .onnx file needs its model.json beside it") from None
+        raise ValueError(
+            f"{path} is missing: the .onnx file needs its card beside it, a .json file of its own name"
+        ) from None
 
 
 def card_of(config: RunConfig, shard_options: dict[str, Any]) -> Card:

@@ -162,6 +162,11 @@ def put_aside(folder: Path, step: int) -> list[str]:
     return [path.name for path in later]
 
 
+def steps_in(folder: Path) -> list[int]:
+    """Return the steps of the checkpoints in a folder, in no order."""
+    return [int(path.name.removeprefix("step-")) for path in _steps(folder)]
+
+
 def _steps(folder: Path) -> list[Path]:
     return [p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name) and p.is_dir()]
 

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as td
 from torch import Tensor
 
-from fastface.dist import rank, world
+from fastface.dist import gather_into, rank, reduce_, world
 
 
 def gather(rows: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def largest(value: Tensor) -> Tensor:
     value = value.detach()
     if world() > 1:
         value = value.clone()
-        td.all_reduce(value, td.ReduceOp.MAX)
+        reduce_(value, td.ReduceOp.MAX)
     return value
 
 
@@ -51,7 +51,7 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, parts: bool) -> Tensor:
         ctx.parts, ctx.count = parts, len(rows)
         out = rows.new_empty((world() * len(rows), *rows.shape[1:]))
-        td.all_gather_into_tensor(out, rows.contiguous())
+        gather_into(out, rows)
         return out
 
     @staticmethod
@@ -59,7 +59,7 @@ class _Gather(torch.autograd.Function):
         gradient = gradients[0]
         if ctx.parts:
             gradient = gradient.clone(memory_format=torch.contiguous_format)
-            td.all_reduce(gradient)
+            reduce_(gradient)
         own = gradient[rank() * ctx.count : (rank() + 1) * ctx.count]
         return own * world(), None
 
@@ -68,7 +68,7 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
         value = value.clone()
-        td.all_reduce(value)
+        reduce_(value)
         return value
 
     @staticmethod
@@ -80,10 +80,10 @@ class _LogSumExp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
         top = value.clone()
-        td.all_reduce(top, td.ReduceOp.MAX)
+        reduce_(top, td.ReduceOp.MAX)
         finite = torch.where(torch.isneginf(top), torch.zeros_like(top), top)  # no class anywhere: the sum is empty
         total = (value - finite).exp()
-        td.all_reduce(total)
+        reduce_(total)
         whole = finite + total.log()
         ctx.save_for_backward(value, whole)
         return whole

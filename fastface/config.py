@@ -133,7 +133,9 @@ class OptimConfig(Section):
     power: float = Field(default=1.0, gt=0)
     """polynomial: exponent; 1 is InsightFace's linear decay."""
     clip_norm: float | None = Field(default=5.0, gt=0)
-    """Largest norm of the whole gradient; null leaves it unclipped."""
+    """Largest norm of the gradient; null leaves it unclipped."""
+    clip_parts: Literal["all", "network"] = "all"
+    """What is clipped by its norm: the gradient of all that learns, or the network's alone, as InsightFace does."""
     freeze_epochs: float = Field(default=0.0, ge=0)
     """The network's loaded part stays as it is for the first so many epochs; what is new trains."""
     backbone_lr_scale: float = Field(default=1.0, gt=0)
@@ -162,7 +164,8 @@ class TrainConfig(Section):
     """Images per optimizer step, over all processes."""
     micro_batch: int | None = Field(default=None, gt=0)
     """Images per forward pass, the unit BatchNorm sees: processes x accumulation = batch_size / micro_batch.
-    null: batch_size / processes of the first start; kept on resume."""
+    null: batch_size / processes of the first start, halved until the first step fits into the device's memory; kept on
+    resume. What is set is not changed: where it does not fit, the run ends and names what does."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
     """auto: bf16 on GPUs that have it, else fp32. fp64 is for numerical checks."""
     tf32: bool = True

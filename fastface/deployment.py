@@ -1,6 +1,5 @@
 """RUN -> one ONNX file and its model.json: exported, checked against torch on real images, thresholds calibrated."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,21 +13,19 @@ from fastface import checkpoint
 from fastface.card import Card
 from fastface.config import EvalSet, RunConfig
 from fastface.data.image_sets import ShardImages
-from fastface.evaluation import unit
+from fastface.evaluation import Result, unit
 from fastface.evaluators import PairSet, evaluate_on, open_pairs
 from fastface.match_export import ExportedMatcher, export_matcher
-from fastface.metrics.curve import calibrate
+from fastface.metrics.dependence import persons_of_pairs
 from fastface.metrics.folds import make_folds
-from fastface.onnx_file import write_onnx_file
+from fastface.onnx_graph import OPSET, seal, spell_out_prelu, write_graph
 from fastface.predictor import Embedder, find_checkpoint, load_embedder, load_network, open_onnx
-from fastface.thresholds import Evidence, calibration_of, describe_evidence, pairs_digest, threshold_table
+from fastface.thresholds import TARGETS, Evidence, decide, describe_evidence, pairs_digest, sha256_of
 
 TOLERANCE = 1e-4
 """Largest accepted difference of any entry of the unit embeddings, torch against onnxruntime, both float32."""
 COMPARED = 256
 """Images compared."""
-TARGETS = (1e-2, 1e-3)
-"""False match rates that thresholds are chosen for."""
 
 
 class Exported(NamedTuple):
@@ -40,7 +37,7 @@ class Exported(NamedTuple):
 
     def report(self) -> str:
         lines = [
-            f"{self.path}  ({self.path.stat().st_size / 1e6:.1f} MB, dynamic batch)",
+            f"{self.path}  ({self.path.stat().st_size / 1e6:.1f} MB, opset {self.card.opset}, dynamic batch)",
             f"  onnxruntime differs from torch by at most {self.difference:.1e} (unit embeddings, {self.about})",
         ]
         lines += describe_evidence(self.card.thresholds, self.card.calibration)
@@ -90,11 +87,12 @@ def export(
             )
         decisions: dict[str, Any] = {}
         if pairs is not None:
-            decisions = calibrated(embedder, pairs, config.eval.batch_size, targets, strict, _sha256(partial))
+            result = evaluate_on(pairs, embedder, batch=config.eval.batch_size, intervals=False)
+            decisions = decisions_of(result, pairs, partial, targets, strict=strict)
         kept = ("step", "dataset_id", "num_classes", "config", "versions", "origin")
         training = {key: saved.state[key] for key in kept if key in saved.state}
         training |= {"onnx_difference": difference, "onnx_compared": about}
-        card = embedder.card.model_copy(update={**decisions, "training": training})
+        card = embedder.card.model_copy(update={"opset": OPSET, **decisions, "training": training})
         checkpoint.write_json(folder / "model.json", card.model_dump(mode="json"))
         partial.replace(folder / "model.onnx")
     finally:
@@ -118,29 +116,26 @@ def calibration_pairs(config: RunConfig, card: Card, chosen: Path | None, images
     return open_pairs(EvalSet(images=images, pairs=chosen), card)
 
 
-def calibrated(
-    embedder: Embedder, pairs: PairSet, batch: int, targets: Sequence[float], strict: bool, model_sha256: str
+def decisions_of(
+    result: Result, pairs: PairSet, file: Path, targets: Sequence[float], *, strict: bool = False
 ) -> dict[str, Any]:
-    """Return a card's thresholds and calibration, by the scores of the calibration pairs."""
-    result = evaluate_on(pairs, embedder, batch=batch)
-    listed, images = pairs.pairs, pairs.images
+    """Return thresholds and calibration for the card of a file, by its scores of the calibration pairs."""
+    listed, images, same = pairs.pairs, pairs.images, result.same
     dataset_id = images.index.dataset_id if isinstance(images, ShardImages) else None
-    evidence = Evidence(pairs.about, pairs_digest(listed, images.name), model_sha256, dataset_id)
+    evidence = Evidence(pairs.about, pairs_digest(listed, images.name), sha256_of(file), dataset_id)
     folds = make_folds(listed, images.identities) if listed.fold is None else listed.fold
-    return {
-        "thresholds": threshold_table(calibrate(result.scores, result.same, targets), evidence, strict=strict),
-        "calibration": calibration_of(result.scores, result.same, folds, evidence),
-    }
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    first, second = (images.identities[ids] for ids in (listed.first, listed.second))
+    return decide(
+        result.scores, same, folds, targets, evidence, persons_of_pairs(first, second, same)[0], strict=strict
+    )
 
 
 def write_onnx(network: nn.Module, card: Card, path: Path) -> None:
     """Export normalised float32 [batch, 3, H, W] -> [batch, D] as one file, its weights inside."""
     width, height = card.input_size
-    write_onnx_file(network, (torch.zeros(2, 3, height, width),), ("images",), "embeddings", path)
+    write_graph(network, (torch.zeros(2, 3, height, width),), ("images",), "embeddings", path)
+    spell_out_prelu(path)
+    seal(path, "fp32")
 
 
 def compare(ours: Embedder, exported: Embedder, pairs: PairSet | None) -> tuple[float, str]:

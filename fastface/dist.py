@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import TypeVar
 
@@ -17,6 +18,19 @@ from torch import Tensor, nn
 T = TypeVar("T")
 GRACE_S = 2.0
 """A Ctrl-C reaches launcher and child, and then once more as the launcher's death: within this time it is one."""
+
+
+@contextlib.contextmanager
+def processes() -> Iterator[None]:
+    """Join the processes that torchrun started, where it did, for collectives of CPU values; leave them at the end."""
+    joined = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not td.is_initialized()
+    if joined:
+        td.init_process_group("gloo")
+    try:
+        yield
+    finally:
+        if joined:
+            td.destroy_process_group()
 
 
 def rank() -> int:
@@ -43,6 +57,42 @@ def share(value: T) -> T:
     box = [value]
     td.broadcast_object_list(box, src=0)
     return box[0]
+
+
+_alone = False  # of all threads: on a GPU the backward pass runs in torch's own
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Do without the other ranks for a while: `reduce_` and `gather_into` leave or repeat what this rank has.
+
+    Shapes, memory and arithmetic are those of the real thing, and nothing waits for another rank: for work that may
+    fail on one rank, whose values do not count (see fastface.rehearsal).
+    """
+    global _alone
+    _alone = True
+    try:
+        yield
+    finally:
+        _alone = False
+
+
+def is_alone() -> bool:
+    return _alone or world() == 1
+
+
+def reduce_(tensor: Tensor, operation: td.ReduceOp.RedOpType = td.ReduceOp.SUM) -> None:
+    """Reduce a tensor over the ranks, in place."""
+    if not is_alone():
+        td.all_reduce(tensor, operation)
+
+
+def gather_into(out: Tensor, rows: Tensor) -> None:
+    """Fill `out` [world * n, ...] with the `rows` [n, ...] of all ranks, in rank order."""
+    if is_alone():
+        out.view(world(), *rows.shape).copy_(rows)
+    else:
+        td.all_gather_into_tensor(out, rows.contiguous())
 
 
 def mean(tensor: Tensor) -> Tensor:

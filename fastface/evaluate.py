@@ -28,6 +28,14 @@ def main() -> int:
     )
     parser.add_argument("--compat", choices=("insightface",), help="also print that project's figures by its rules")
     parser.add_argument("--baselines", action="store_true", help="also score the untrained network and raw pixels")
+    parser.add_argument(
+        "--attributes",
+        type=Path,
+        metavar="FILE",
+        help="csv (name, then attributes) of images or persons",
+    )
+    parser.add_argument("--at-fmr", type=float, default=1e-2, help="false match rate of the groups' one threshold")
+    parser.add_argument("--det", action="store_true", help="also draw the DET curve (both error rates, probit axes)")
     parser.add_argument("--seed", type=int, default=0, help="of the sampled pairs")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--device", default="cpu")

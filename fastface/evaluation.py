@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from fastface.data.headers import Rejected
 from fastface.data.image_sets import ImageSet
+from fastface.metrics.dependence import persons_of_pairs
 from fastface.metrics.folds import Pairs, check_folds, make_folds, shared_identities
 from fastface.metrics.report import format_report
 from fastface.metrics.scores import centred_scores, pair_distances, pair_scores, unit, usable
@@ -60,6 +61,7 @@ def evaluate_pairs(
     compat: str | None = None,
     targets: Sequence[float] = TARGETS,
     one_kind: bool = False,
+    intervals: bool = True,
     rank: int = 0,
     world: int = 1,
     gather: Gather | None = None,
@@ -71,7 +73,8 @@ def evaluate_pairs(
     A score is the float64 dot product of unit embeddings, rounded to float32. With `centre`, fold by fold the
     mean embedding of the other folds' pairs is subtracted before. compat "insightface": see `verification`.
     Folds are those of the pairs, else made by `make_folds`. `one_kind` admits pairs that are all genuine or all
-    impostor, with the figures that this leaves.
+    impostor, with the figures that this leaves. Intervals allow for persons who recur where the images tell who is
+    who; `intervals` False leaves out those that take time.
     """
     if compat and centre:
         raise ValueError(f"compat {compat} knows no mean subtraction; leave out one of the two.")
@@ -90,8 +93,17 @@ def evaluate_pairs(
     else:
         by_fold = scores = pair_scores(rows, first, second)
     distances = pair_distances(rows, first, second) if compat else None
+    persons, unknown = persons_of_pairs(images.identities[pairs.first], images.identities[pairs.second], pairs.same)
     found = verification(
-        by_fold, pairs.same, folds, targets=targets, compat=compat, distances=distances, one_kind=one_kind
+        by_fold,
+        pairs.same,
+        folds,
+        targets=targets,
+        compat=compat,
+        distances=distances,
+        one_kind=one_kind,
+        persons=persons,
+        intervals=intervals,
     )
     details = {
         **found.details,
@@ -100,6 +112,7 @@ def evaluate_pairs(
             "number": int(folds.max()) + 1,
             "pairs_with_a_person_of_another_fold": shared_identities(pairs, images.identities),
         },
+        "persons": {"known": not unknown, "why_not": unknown or None},
         "centre": centre,
         "num_images": len(ids),
         "failed_images": _failures(images, ids, rows),

@@ -11,8 +11,9 @@ from torch import nn
 from fastface import dist
 from fastface.card import Card, MatchCard
 from fastface.config import EvalConfig, EvalSet
-from fastface.data.image_sets import BytesImages, ImageSet, ShardImages, open_images
+from fastface.data.image_sets import BytesImages, FileImages, ImageSet, ShardImages, open_images
 from fastface.data.images import ImageSpec
+from fastface.data.index import Index
 from fastface.data.sources.bin import read_bin
 from fastface.evaluation import Embed, Result, evaluate_pairs
 from fastface.match_evaluation import MatchEvaluators
@@ -51,17 +52,7 @@ def open_pairs(settings: EvalSet, card: Card, *, seed: int = 0) -> PairSet:
             BytesImages(encoded, ImageSpec(size=card.input_size), str(settings.bin)), pairs, str(settings.bin)
         )
     assert settings.images is not None
-    crop = card.crop if settings.crop == "as-trained" else None if settings.crop == "none" else settings.crop
-    images = open_images(settings.images, ImageSpec(size=card.input_size, crop=None if isinstance(crop, str) else crop))
-    if isinstance(crop, str) and not isinstance(images, ShardImages):
-        flag = "--crop box" if crop == "box" else f"--align {crop}"
-        raise ValueError(f"the model was trained on faces cut out by {crop}: evaluate on shards made with {flag}")
-    if isinstance(images, ShardImages) and images.index.image_size != card.input_size:
-        width, height = card.input_size
-        raise ValueError(
-            f"{images.where} holds images of {images.index.image_size or 'several sizes'}, the model takes "
-            f"{width}x{height}: make the shards with --size {width}x{height}"
-        )
+    images = images_for(card, settings.images, settings.crop)
     listed = settings.pairs
     if isinstance(listed, int) and isinstance(images, ShardImages) and (settings.images / "pairs.csv").is_file():
         listed = settings.images / "pairs.csv"  # shards made of a pair file bring their pairs along
@@ -70,6 +61,32 @@ def open_pairs(settings: EvalSet, card: Card, *, seed: int = 0) -> PairSet:
         return PairSet(images, pairs, f"{listed} in {images.where}")
     pairs = sample_pairs(images.identities, listed, seed)
     return PairSet(images, pairs, f"{len(pairs.same):,} pairs sampled from {images.where}, seed {seed}")
+
+
+def images_for(card: Card, where: Path, crop: float | str = "as-trained") -> ShardImages | FileImages:
+    """Open a shard set, folder or archive as a model takes its images; those of shards must be cut and of its size.
+
+    Raises:
+        ValueError: where there are none, or they are not of that kind.
+    """
+    cut = card.crop if crop == "as-trained" else None if crop == "none" else crop
+    images = open_images(where, ImageSpec(size=card.input_size, crop=None if isinstance(cut, str) else cut))
+    if isinstance(cut, str) and not isinstance(images, ShardImages):
+        flag = "--crop box" if cut == "box" else f"--align {cut}"
+        raise ValueError(f"the model was trained on faces cut out by {cut}: give shards made with {flag}")
+    if isinstance(images, ShardImages):
+        check_image_size(images.index, card)
+    return images
+
+
+def check_image_size(index: Index, card: Card) -> None:
+    """Raise a ValueError where a shard set's images are not of the size that a model takes."""
+    if index.image_size != card.input_size:
+        width, height = card.input_size
+        raise ValueError(
+            f"{index.path} holds images of {index.image_size or 'several sizes'}, the model takes "
+            f"{width}x{height}: make the shards with --size {width}x{height}"
+        )
 
 
 def folds_in_order(num_pairs: int) -> np.ndarray:
@@ -119,7 +136,8 @@ class Evaluators:
         embedder = module_embedder(network, self.card, self.device, origin="the network in training")
         values: dict[str, float] = {}
         for name, opened in self.sets.items():
-            result = evaluate_on(opened, embedder, batch=self.config.batch_size, centre=self.config.centre)
+            rules = {"centre": self.config.centre, "intervals": False}
+            result = evaluate_on(opened, embedder, batch=self.config.batch_size, **rules)
             values |= {f"{name}/{key}": value for key, value in result.metrics.items()}
         # Rank 0's figures for all: a last bit that differs between unlike machines must not part their ways.
         return dist.share(values)

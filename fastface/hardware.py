@@ -1,6 +1,8 @@
 """Configuration and machine -> processes, device, precision, threads and decoder."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 import torch
@@ -59,3 +61,13 @@ def decode_threads_of(config: RunConfig, device: torch.device) -> int:
         return config.runtime.decode_threads or 2
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(max((os.cpu_count() or 2) // local - 1, 1), 16)
+
+
+@contextlib.contextmanager
+def memory_told(what: str, remedy: str) -> Iterator[None]:
+    """Let a device's "out of memory" end in one sentence: what did not fit, torch's figures, what to do."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        figures = str(error).split(". If ")[0].split("\n")[0].strip().rstrip(".")
+        raise ValueError(f"out of memory: {what} does not fit ({figures}). {remedy}") from None

@@ -145,6 +145,15 @@ class Log:
                     self._writer.add_scalar(f"eval/{key}", value, done)
         self._since = time.perf_counter()  # evaluation time is not training time
 
+    def mined(self, step: int, values: dict[str, float]) -> None:
+        """Write the figures of neighbours that step `step` is the first to use."""
+        self.flush()
+        if dist.is_main():
+            _append(self.folder / "metrics.jsonl", [{"step": step, "mined": values}])
+            for key, value in values.items():
+                if self._writer is not None:
+                    self._writer.add_scalar(f"mined/{key}", value, step)
+
     def resume_clock(self) -> None:
         """Start the interval now: what was done meanwhile (saving, evaluating) does not count as training."""
         self._since = time.perf_counter()

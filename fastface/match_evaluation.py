@@ -12,6 +12,7 @@ from fastface import dist
 from fastface.config import EvalConfig, EvalSet
 from fastface.data.embedding_index import EmbeddingIndex, whole_rows
 from fastface.evaluation import Result
+from fastface.metrics.dependence import persons_of_pairs
 from fastface.metrics.folds import Pairs, make_folds
 from fastface.metrics.pairs import read_pairs, resolve_pairs
 from fastface.metrics.sampling import sample_pairs
@@ -87,9 +88,11 @@ def cosine_scores(opened: EmbeddingPairs) -> dict[str, np.ndarray]:
     return each | {"mean cosine": np.stack(rows).mean(axis=0, dtype=np.float64).astype(np.float32)}
 
 
-def figures_of(opened: EmbeddingPairs, scores: np.ndarray) -> Result:
-    """Compute the figures of scored pairs."""
-    found = verification(scores, opened.pairs.same, opened.pairs.fold)
+def figures_of(opened: EmbeddingPairs, scores: np.ndarray, *, intervals: bool = True) -> Result:
+    """Compute the figures of scored pairs; `intervals` False leaves out those that take time."""
+    same, label = np.asarray(opened.pairs.same, bool), opened.index.label
+    persons = persons_of_pairs(label[opened.pairs.first], label[opened.pairs.second], same)[0]
+    found = verification(scores, same, opened.pairs.fold, persons=persons, intervals=intervals)
     return Result(found.metrics, found.details, scores, np.asarray(opened.pairs.same, bool))
 
 
@@ -133,6 +136,6 @@ class MatchEvaluators:
         values: dict[str, Any] = {}
         if dist.is_main():  # comparing is cheap: the others wait for less than they would need to be sent
             for name, opened in self.sets.items():
-                result = figures_of(opened, score_pairs(opened, score))
+                result = figures_of(opened, score_pairs(opened, score), intervals=False)
                 values |= {f"{name}/{key}": value for key, value in result.metrics.items()}
         return dist.share(values)

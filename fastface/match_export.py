@@ -1,10 +1,9 @@
 """RUN of task match -> one ONNX file and its model.json: checked against torch, calibrated on pairs of embeddings."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +13,9 @@ from fastface.card import MatchCard
 from fastface.config import EvalSet, RunConfig
 from fastface.match_evaluation import EmbeddingPairs, module_score, open_embedding_pairs, score_pairs
 from fastface.matching import comparator_of, onnx_score
-from fastface.metrics.curve import calibrate
-from fastface.onnx_file import write_onnx_file
-from fastface.thresholds import Evidence, calibration_of, describe_evidence, pairs_digest, threshold_table
+from fastface.metrics.dependence import persons_of_pairs
+from fastface.onnx_graph import write_graph
+from fastface.thresholds import Evidence, decide, describe_evidence, pairs_digest, sha256_of
 
 TOLERANCE = 1e-4
 """Largest accepted difference of a log-odds relative to the largest, torch against onnxruntime, both float32."""
@@ -69,7 +68,7 @@ def export_matcher(
     ours = module_score(network, "cpu")
     try:
         example = torch.zeros(2, sum(card.embedding_sizes))
-        write_onnx_file(network, (example, example + 1), ("first", "second"), "log_odds", partial)
+        write_graph(network, (example, example + 1), ("first", "second"), "log_odds", partial)
         exported = onnx_score(partial)
         first, second, about = compared_rows(card, pairs)
         difference = parity(ours(first, second), exported(first, second))
@@ -77,13 +76,10 @@ def export_matcher(
             raise ValueError(f"onnxruntime differs from torch by {difference:.1e} on {about}; {TOLERANCE} is allowed")
         if not np.array_equal(exported(first, second), exported(second, first)):
             raise ValueError(f"the exported file scores (a, b) and (b, a) differently on {about}: do not use it")
-        evidence = _evidence(pairs, partial)
-        if pairs is not None and evidence is not None:
-            scores, same = score_pairs(pairs, ours), np.asarray(pairs.pairs.same, bool)
-            assert pairs.pairs.fold is not None
-            table = threshold_table(calibrate(scores, same, targets), evidence, strict=strict)
-            calibration = calibration_of(scores, same, pairs.pairs.fold, evidence)
-            card = card.model_copy(update={"thresholds": table, "calibration": calibration})
+        if pairs is not None:
+            card = card.model_copy(
+                update=decisions_of(score_pairs(pairs, ours), pairs, partial, targets, strict=strict)
+            )
         kept = ("step", "dataset_id", "embeddings", "num_classes", "config", "versions")
         training = {key: saved.state[key] for key in kept if key in saved.state}
         training |= {"onnx_difference": difference, "onnx_compared": about}
@@ -126,12 +122,12 @@ def parity(ours: np.ndarray, exported: np.ndarray) -> float:
     return float(np.abs(ours - exported).max() / max(float(np.abs(ours).max()), 1.0))
 
 
-def _evidence(pairs: EmbeddingPairs | None, file: Path) -> Evidence | None:
-    if pairs is None:
-        return None
-    return Evidence(
-        source=pairs.about,
-        pairs_sha256=pairs_digest(pairs.pairs, pairs.index.name),
-        model_sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
-        dataset_id=pairs.index.dataset_id,
-    )
+def decisions_of(
+    scores: np.ndarray, pairs: EmbeddingPairs, file: Path, targets: Sequence[float], *, strict: bool
+) -> dict[str, Any]:
+    """Return thresholds and calibration for the card of a file, by its scores [P] of the calibration pairs."""
+    index, listed = pairs.index, pairs.pairs
+    assert listed.fold is not None
+    evidence = Evidence(pairs.about, pairs_digest(listed, index.name), sha256_of(file), index.dataset_id)
+    persons = persons_of_pairs(index.label[listed.first], index.label[listed.second], listed.same)[0]
+    return decide(scores, listed.same, listed.fold, targets, evidence, persons, strict=strict)

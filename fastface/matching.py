@@ -23,7 +23,7 @@ from fastface.match_evaluation import (
 from fastface.metrics.calibration import calibration_curve, cllr, ece, held_out_llrs, min_cllr
 from fastface.metrics.calibration_picture import calibration_picture
 from fastface.metrics.curve import rates
-from fastface.metrics.paired import McNemar, mcnemar
+from fastface.metrics.drop import Drop, drops
 from fastface.metrics.pairs import write_pairs
 from fastface.metrics.pictures import verification_picture
 from fastface.metrics.report import format_report
@@ -105,17 +105,17 @@ def assess_matcher(
     content: dict[str, object] = {"model": str(model), "pairs": opened.about}
     llrs: dict[str, np.ndarray] = {}
     for name, result in results.items():
-        against = {} if name == "match" else {"mcnemar": compared(opened, results["match"], result)}
+        against = [] if name == "match" else drops(result.scores, scores["match"], result.same, _folds(opened))
         llrs[name] = held_out_llrs(result.scores, result.same, _folds(opened))
         tuned = tune(result.scores, result.same, _folds(opened))
         facts = _calibration_facts(result, llrs[name])
-        lines += [*_said(name, tuned, facts, against.get("mcnemar")), ""]
+        lines += [*_said(name, tuned, facts, against), ""]
         content[name] = {
             "metrics": result.metrics,
             "details": result.details,
             "tuned": {rule: one._asdict() for rule, one in tuned.items()},
             "calibration": facts,
-            **{key: value._asdict() for key, value in against.items()},
+            **({"match_beside_it": [_as_json(drop) for drop in against]} if against else {}),
         }
     lines += at_card_thresholds(loaded.card.thresholds, results["match"])
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,16 +126,6 @@ def assess_matcher(
     calibration_picture(folder / "calibration.png", {name: (llrs[name], r.same) for name, r in results.items()})
     lines.append(f"written: {folder}/metrics.json, pairs.csv, verification.png, calibration.png")
     return "\n".join(lines)
-
-
-def compared(opened: EmbeddingPairs, one: Result, other: Result) -> McNemar:
-    """Compare the held-out decisions of two scorings of the same pairs, each at its folds' thresholds."""
-    return mcnemar(*(_right(opened, result) for result in (one, other)))
-
-
-def _right(opened: EmbeddingPairs, result: Result) -> np.ndarray:
-    thresholds = np.array(result.details["accuracy"]["thresholds"])[_folds(opened)]
-    return (np.nan_to_num(result.scores.astype(np.float64), nan=-np.inf) >= thresholds) == result.same
 
 
 def _folds(opened: EmbeddingPairs) -> np.ndarray:
@@ -156,7 +146,7 @@ def _calibration_facts(result: Result, llrs: np.ndarray) -> dict[str, object]:
     }
 
 
-def _said(name: str, tuned: Mapping[str, Tuned], facts: Mapping[str, object], against: McNemar | None) -> list[str]:
+def _said(name: str, tuned: Mapping[str, Tuned], facts: Mapping[str, object], against: Sequence[Drop]) -> list[str]:
     head = (
         f"{name}: held-out Cllr {facts['cllr']:.4f} bits (order alone {facts['min_cllr']:.4f}), ECE {facts['ece']:.4f}"
     )
@@ -166,12 +156,20 @@ def _said(name: str, tuned: Mapping[str, Tuned], facts: Mapping[str, object], ag
         lines.append(
             f"  {rule:19}  {span:19}  {t.accuracy:8.4f}  {t.precision:9.4f}  {t.recall:6.4f}  {t.f1:6.4f}  {t.fmr:6.4f}"
         )
-    if against is not None:
+    for drop in against:
+        c, (low, high) = drop.changed, drop.changed.interval
         lines.append(
-            f"  beside match: {against.only_first} pairs that only match decides rightly, {against.only_second} that "
-            f"only {name} does; McNemar, exact: p = {against.p:.3f}"
+            f"  match beside it, {drop.figure}: {drop.before:.4f} -> {drop.after:.4f}, a gain of {-c.drop:+.4f} "
+            f"[{-high:+.4f}, {-low:+.4f}]; of {c.total:,} pairs {c.gained:,} won, {c.lost:,} lost, McNemar p "
+            f"{c.p_value:.2g}{'' if drop.supported else '  ! fewer than 30 errors expected'}"
         )
     return lines
+
+
+def _as_json(drop: Drop) -> dict[str, object]:
+    changed = drop.changed
+    figures = {"interval": [-changed.interval[1], -changed.interval[0]], "p_value": changed.p_value}
+    return drop._asdict() | {"changed": changed._asdict(), "gain": -changed.drop, **figures}
 
 
 def at_card_thresholds(thresholds: list[Threshold], result: Result) -> list[str]:

@@ -79,6 +79,13 @@ def build_optimizer(
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=fused)
 
 
+def num_moments(optimizer: torch.optim.Optimizer) -> int:
+    """Return how many values for each parameter the first step of build_optimizer's optimizers adds to their memory."""
+    if isinstance(optimizer, torch.optim.SGD):
+        return int(optimizer.defaults["momentum"] > 0)
+    return 0 if isinstance(optimizer, torch.optim.Adagrad) else 2  # Adagrad has its sums from the start
+
+
 def set_learning_rate(groups: Iterable[dict[str, Any]], lr: float) -> None:
     """Give every parameter group the schedule's learning rate, times its own factor."""
     for group in groups:

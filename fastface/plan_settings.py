@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fastface.section import Section
 
@@ -70,16 +70,42 @@ class MinedPlan(Section):
     """Identities that look alike in one batch: P / (1 + neighbours) seeds with their neighbours, K images of each."""
 
     name: Literal["mined"] = "mined"
-    file: Path
-    """The .npz that a miner wrote: neighbours of every identity, and weights."""
+    file: Path | None = None
+    """The .npz that tools/mine.py wrote: neighbours of every identity, and weights. With refresh_steps it holds until
+    the first of them; null: neighbours are drawn at random until then."""
     images: int = Field(default=4, ge=1)
     """Images of each identity (K)."""
     neighbours: int = Field(default=3, ge=1)
-    """Neighbours that accompany a seed, drawn from those that the file lists."""
+    """Neighbours that accompany a seed, drawn from those that are listed for it."""
     scope: Literal["rank", "global"] = "rank"
     """rank: a seed and its neighbours share a micro-batch; global: a batch."""
     too_few: Literal["filter", "repeat", "refuse"] = "filter"
     """Identities with fewer images: leave them out, repeat their images, or refuse to start."""
+    pairs: bool = False
+    """For task pair, with images 2 and neighbours 1: every second group is two genuine pairs, the others are two of a
+    seed and its neighbour."""
+    refresh_steps: int | None = Field(default=None, gt=0)
+    """Mine anew every so many steps, with what is learned by then; null: never."""
+    source: Literal["head", "embeddings"] = "head"
+    """What is mined: the class centres of task arcface, which cost nothing, or the mean embeddings of identities."""
+    source_images: int | None = Field(default=None, gt=0)
+    """source embeddings: so many images of each identity, drawn anew each time; null: all of them."""
+    listed: int = Field(default=50, ge=1)
+    """Neighbours that mining lists for each identity."""
+    cap: float = Field(default=0.7, gt=-1, le=1)
+    """Identities whose cosine is above this are probably one person: counted, and in no list."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "MinedPlan":
+        if self.file is None and self.refresh_steps is None:
+            raise ValueError(
+                "give a file of neighbours (tools/mine.py writes it), or refresh_steps, to mine on the way"
+            )
+        if self.pairs and (self.images, self.neighbours) != (2, 1):
+            raise ValueError("pairs are of 2 images of a seed and 2 of its neighbour: set images: 2, neighbours: 1")
+        if self.refresh_steps is not None and self.listed < self.neighbours:
+            raise ValueError(f"listed {self.listed} is less than neighbours {self.neighbours}")
+        return self
 
 
 PlanSettings = ShuffledPlan | PerIdentityPlan | WeightedPlan | PairsPlan | ClipsPlan | WindowedPlan | MinedPlan

@@ -39,18 +39,24 @@ class Embedder:
                 f"{self.origin} takes {width}x{height} RGB images, got {images.shape[2]}x{images.shape[1]}; "
                 f"convert them with make_shards.py --size {width}x{height}"
             )
-        # The loader's arithmetic, to the bit: float32, (pixel - mean) times the rounded 1 / std.
-        planar = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32)
-        planar = (planar - np.float32(self.card.mean)) * np.float32(1 / self.card.std)
+        planar = self.prepare(images)
         straight = self.network(planar)
         if self.card.flip == "none":
             return straight
         mirrored = self.network(np.ascontiguousarray(planar[..., ::-1]))
         return straight + mirrored if self.card.flip == "sum" else np.concatenate([straight, mirrored], axis=1)
 
+    def prepare(self, images: np.ndarray) -> np.ndarray:
+        """Turn uint8 RGB images [B, H, W, 3] into what the network takes: normalised float32 [B, 3, H, W]."""
+        # The loader's arithmetic, to the bit: float32, (pixel - mean) times the rounded 1 / std.
+        planar = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32)
+        return (planar - np.float32(self.card.mean)) * np.float32(1 / self.card.std)
 
-def load_embedder(model: str | Path, *, device: str | torch.device = "cpu") -> Embedder:
+
+def load_embedder(model: str | Path, *, device: str | torch.device = "cpu", threads: int | None = None) -> Embedder:
     """Load a run folder (its best checkpoint, else its newest), a step folder, or an .onnx file with its card.
+
+    threads: that an .onnx file is run by; default: all cores.
 
     Raises:
         ValueError: where there is no such model, or it is damaged.
@@ -59,7 +65,7 @@ def load_embedder(model: str | Path, *, device: str | torch.device = "cpu") -> E
     if path.suffix == ".onnx":
         if not path.is_file():
             raise ValueError(f"no such file: {path}")
-        return open_onnx(path, Card.read(path.with_name("model.json")))
+        return open_onnx(path, Card.beside(path), threads)
     saved = find_checkpoint(path)
     card = Card.of(saved.state["card"], str(saved.path))
     return module_embedder(load_network(saved), card, device, origin=str(saved.path))
@@ -165,12 +171,30 @@ def read_network(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} is a damaged safetensors file: {error}") from None
 
 
-def open_onnx(path: Path, card: Card) -> Embedder:
-    """Run an .onnx file by its card on the CPU."""
+PRECISION = "fastface.precision"
+"""The key under which an .onnx file's metadata says its precision."""
+
+
+def open_onnx(path: Path, card: Card, threads: int | None = None) -> Embedder:
+    """Run an .onnx file by its card on the CPU.
+
+    Raises:
+        ValueError: where onnxruntime cannot read the file, or the card is that of another precision.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    options.intra_op_num_threads = threads or 0  # 0: onnxruntime's choice, one for each core
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class but this
+        raise ValueError(f"{path} is not an ONNX file that onnxruntime reads: {str(error).strip()}") from None
+    precision = session.get_modelmeta().custom_metadata_map.get(PRECISION, card.precision)
+    if precision != card.precision:
+        raise ValueError(
+            f"{path} is {precision}, and the card beside it speaks of {card.precision}: its own, "
+            f"{path.with_suffix('.json').name}, is missing or was overwritten"
+        )
     name = session.get_inputs()[0].name
     return Embedder(lambda images: np.asarray(session.run(None, {name: images})[0]), card, str(path))

@@ -1,5 +1,6 @@
 """Configuration and checkpoint -> task, optimizer and average as a new run starts, or as the checkpoint left them."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -8,6 +9,9 @@ from fastface import checkpoint
 from fastface.config import RunConfig
 from fastface.data.embedding_index import EmbeddingIndex
 from fastface.data.index import Index
+from fastface.data.plan import Plan
+from fastface.data.plans.mined import Mined
+from fastface.data.plans.neighbours import read_neighbours
 from fastface.ema import WeightAverage
 from fastface.inherited import load_teacher, start_centres
 from fastface.optim import build_optimizer, parameter_groups
@@ -125,3 +129,28 @@ def restored_average(
     elif saved is not None:
         notes.append("the checkpoint has no average of the weights: it starts from the weights there")
     return average
+
+
+def restored_neighbours(plan: Plan, task: Task, index: Index, saved: checkpoint.Checkpoint | None) -> None:
+    """Let a plan that is mined on the way go on with the lists that the checkpoint names.
+
+    Raises:
+        ValueError: where they are not those, or the task has nothing to mine.
+    """
+    if not isinstance(plan, Mined) or plan.refreshing is None:
+        return
+    if plan.refreshing.source == "head" and not isinstance(task, ArcFace):
+        raise ValueError(
+            "data.plan.source head mines class centres, which only task arcface has: set data.plan.source: embeddings"
+        )
+    mined = saved.state.get("mined") if saved is not None else None
+    if saved is None or mined is None:
+        return
+    file: Path = saved.path.parent.parent / mined["file"]
+    found = read_neighbours(file, index, "the run's file of neighbours")
+    if found.sha256 != mined["sha256"]:
+        raise ValueError(
+            f"{file} has sha256 {found.sha256[:12]}, and {saved.path} went on with {mined['sha256'][:12]}: restore the "
+            f"file, or resume from a checkpoint up to step {mined['step']}"
+        )
+    plan.use(found)

@@ -28,9 +28,9 @@ from fastface.data.mixed_index import MixedIndex
 from fastface.data.plan import Plan
 from fastface.data.shard_cache import CacheOptions
 from fastface.ema import WeightAverage
-from fastface.hardware import decode_threads_of, decoder_of, start_processes
+from fastface.hardware import decode_threads_of, decoder_of, memory_told, start_processes
 from fastface.optim import LateStart, Schedule, build_schedule
-from fastface.restored import restored_average, restored_optimizer, restored_task
+from fastface.restored import restored_average, restored_neighbours, restored_optimizer, restored_task
 from fastface.run_folder import check_plan, check_resumable, differences, find_resumable, hold, new_folder, settle
 from fastface.tasks.base import Task
 
@@ -72,6 +72,12 @@ class Run:
         """Return the identities of a step's whole batch, over all processes, int64 [batch_size]."""
         return self.index.labels_of(self.plan[step].records)
 
+    def use_micro_batch(self, micro: int) -> None:
+        """Let a step's images come in portions of `micro` from the next call of `loader.batches` on."""
+        self.loader.close()  # first: a cache of the device holds memory
+        self.loader = build_loader(self.config, self.index, self.plan, micro, self.accelerator.device)
+        self.accumulation, self.state["micro_batch"] = self.loader.accumulation, micro
+
     def start_part(self, step: int) -> None:
         """Let the loaded part start to learn when its step has come."""
         if self.late.at(step) and dist.world() > 1:
@@ -102,13 +108,15 @@ def build_run(command: Command) -> Run:
     micro = micro_batch_of(config, saved)
     task, loaded, normalisation = restored_task(config, index, saved, notes)
     about = task.about()
-    task.to(accelerator.device)
-    if config.train.channels_last:
-        task.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with memory_told(f"{about}, with what its task learns,", "Take a smaller network, or more devices for the head"):
+        task.to(accelerator.device)
+        if config.train.channels_last:
+            task.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.train.compile:
         task.backbone.compile()  # in place: parameter names stay
     plan = task.plan(config.data, index, config.train.batch_size, config.seed)
     notes += plan.notes
+    restored_neighbours(plan, task, index, saved)
     optimizer = restored_optimizer(config, task, accelerator.device, saved, loaded)
     start = saved.state["step"] if saved is not None else 0
     freeze_steps = round(config.optim.freeze_epochs * plan.steps_per_epoch)
@@ -128,6 +136,7 @@ def build_run(command: Command) -> Run:
         "embeddings": embeddings_of(index),
         "num_classes": index.num_classes,
         "plan": plan.describe(),
+        "mined": saved.state.get("mined") if saved is not None else None,
         "micro_batch": micro,
         "loaded": loaded,
         "teacher": task.distillation.teacher.sha256 if task.distillation is not None else None,
@@ -172,7 +181,7 @@ def build_run(command: Command) -> Run:
         loader=loader,
         plan=plan,
         index=index,
-        accumulation=config.train.batch_size // micro // dist.world(),
+        accumulation=loader.accumulation,
         start_step=start,
         total_steps=min(total, config.train.max_steps or total),
         steps_per_epoch=plan.steps_per_epoch,

@@ -104,6 +104,8 @@ def read_history(folder: Path) -> History:
                 points.steps.append(row["step"])
                 points.values.append(value)
             continue
+        if "mined" in row:  # of neighbours, not of a step
+            continue
         for key, value in row.items():
             if key == "step":
                 continue

@@ -27,10 +27,7 @@ def train_step(run: Run, batches: Iterator[Batch], step: int, guard: "FiniteGuar
     """Take one optimizer step over this process's micro-batches of the step."""
     run.start_part(step)
     set_learning_rate(run.optimizer.param_groups, run.schedule(step))
-    info = StepInfo(step, step / run.steps_per_epoch, run.state["micro_batch"], lambda: run.labels_of(step))
-    run.task.before_step(info, run.optimizer)
-    whole = run.task.across_batch and run.accumulation > 1
-    sums = _compare_all(run, batches, step, watch) if whole else _learn_each(run, batches, step, watch)
+    sums = backpropagate(run, batches, step, watch)
     with watch("optimizer"):
         norm = finish_gradients(run)
         guard.add(step, sums["loss"], norm, scaled=run.accelerator.scaler is not None)
@@ -41,6 +38,14 @@ def train_step(run: Run, batches: Iterator[Batch], step: int, guard: "FiniteGuar
         if run.average is not None:
             run.average.update(step)
     return StepResult(sums, norm)
+
+
+def backpropagate(run: Run, batches: Iterator[Batch], step: int, watch: Watch) -> dict[str, Tensor]:
+    """Leave the step's gradient in the parameters, the network's averaged over processes; return loss and terms."""
+    info = StepInfo(step, step / run.steps_per_epoch, run.state["micro_batch"], lambda: run.labels_of(step))
+    run.task.before_step(info, run.optimizer)
+    whole = run.task.across_batch and run.accumulation > 1
+    return _compare_all(run, batches, step, watch) if whole else _learn_each(run, batches, step, watch)
 
 
 def _learn_each(run: Run, batches: Iterator[Batch], step: int, watch: Watch) -> dict[str, Tensor]:
@@ -115,7 +120,7 @@ def _targets(run: Run, batch: Batch) -> Targets:
 
 def _synchronised(run: Run, last: bool) -> contextlib.AbstractContextManager[Any]:
     """Average gradients over the processes with the last micro-batch only."""
-    return contextlib.nullcontext() if last else run.accelerator.no_sync(run.network)
+    return contextlib.nullcontext() if last and not dist.is_alone() else run.accelerator.no_sync(run.network)
 
 
 @contextlib.contextmanager
@@ -134,6 +139,8 @@ def statistics_kept(module: nn.Module) -> Iterator[None]:
 def finish_gradients(run: Run) -> Tensor:
     """Average, unscale and clip the step's gradients in place; return the length of the whole before clipping.
 
+    Clipped is the whole by its length or, with optim.clip_parts network, the network's part by that part's.
+
     The length is over the network, what else is the same on all processes, and all processes' rows of the head, so it
     is the same number everywhere, and so is whether it is finite. Where it is not, gradients become zero: nothing that
     is not finite reaches a weight, without waiting for the device. With loss scaling (fp16) the step is skipped.
@@ -148,9 +155,16 @@ def finish_gradients(run: Run) -> Tensor:
         _tell_all_of_infinity(shared, own)
         run.accelerator.unscale_gradients(run.optimizer)
     device = run.accelerator.device
-    norm = (_squares(shared, device) + dist.total(_squares(own, device))).sqrt()
-    if shared or own:
+    if run.config.optim.clip_parts == "all":
+        norm = (_squares(shared, device) + dist.total(_squares(own, device))).sqrt()
         _scale([*shared, *own], norm, run.config.optim.clip_norm)
+        return norm.detach()
+    network = [p.grad for p in parameters if id(p) in backbone and p.grad is not None]
+    rest = [p.grad for p in parameters if id(p) not in rows | backbone and p.grad is not None]
+    squares = _squares(network, device)
+    norm = (squares + _squares(rest, device) + dist.total(_squares(own, device))).sqrt()
+    _scale(network, torch.where(norm.isfinite(), squares.sqrt(), norm), run.config.optim.clip_norm)
+    _scale([*rest, *own], norm, None)
     return norm.detach()
 
 
@@ -162,6 +176,8 @@ def _squares(gradients: list[Tensor], device: torch.device) -> Tensor:
 
 def _scale(gradients: list[Tensor], norm: Tensor, clip: float | None) -> None:
     """Shorten gradients whose length together is `norm` to `clip`; make them zero where it is not finite; in place."""
+    if not gradients:
+        return
     finite = norm.isfinite()
     if norm.device.type == "cpu":  # looking is free, and most steps need no pass over the memory of all gradients
         if not finite:

@@ -1,19 +1,25 @@
 """Scores of calibration pairs -> the threshold table and the calibration of a card, with the evidence for both.
 
-Thresholds are given as operating points, whoever counted the pairs: metrics.curve.calibrate does a list of them.
+Thresholds are given as operating points, whoever counted the pairs: metrics.curve.calibrate those of a list, and
+metrics.all_pairs those of all pairs of a set.
 """
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastface.card import RULE, Calibration, Threshold
 from fastface.metrics import curve
 from fastface.metrics.calibration import cllr, ece, fit_platt, held_out_llrs, min_cllr
+from fastface.metrics.dependence import rate_interval
 from fastface.metrics.folds import Pairs
-from fastface.metrics.intervals import wilson
+from fastface.metrics.intervals import Interval
+
+TARGETS = (1e-2, 1e-3)
+"""False match rates that thresholds are chosen for."""
 
 
 class Evidence(NamedTuple):
@@ -27,8 +33,48 @@ class Evidence(NamedTuple):
     dataset_id: str | None = None
 
 
-def threshold_table(points: Sequence[curve.Threshold], evidence: Evidence, *, strict: bool = False) -> list[Threshold]:
-    """Turn operating points into a card's table.
+def decide(
+    scores: np.ndarray,
+    same: np.ndarray,
+    folds: np.ndarray,
+    targets: Sequence[float],
+    evidence: Evidence,
+    persons: np.ndarray | None = None,
+    *,
+    strict: bool = False,
+) -> dict[str, Any]:
+    """Return the fields `thresholds` and `calibration` of a card, from scored pairs; all [P], persons [2, P]."""
+    points = curve.calibrate(scores, same, targets)
+    return {
+        "thresholds": threshold_table(points, evidence, intervals_of(points, scores, same, persons), strict=strict),
+        "calibration": calibration_of(scores, same, folds, evidence),
+    }
+
+
+def intervals_of(
+    points: Sequence[curve.Threshold], scores: np.ndarray, same: np.ndarray, persons: np.ndarray | None
+) -> list[tuple[Interval, Interval]]:
+    """Return the intervals of FMR and TAR at each point, wider where persons [2, P] recur."""
+    found = []
+    with np.errstate(invalid="ignore"):
+        accepted = [scores.astype(np.float64) >= point.threshold for point in points]  # a NaN never is
+    for one in accepted:
+        matched, missed = (
+            rate_interval(wrong[kind], same[kind], None if persons is None else persons[:, kind])
+            for wrong, kind in ((one, ~same), (~one, same))
+        )
+        found.append((matched, Interval(1 - missed.high, 1 - missed.low, missed.method)))
+    return found
+
+
+def threshold_table(
+    points: Sequence[curve.Threshold],
+    evidence: Evidence,
+    intervals: Sequence[tuple[Interval, Interval]],
+    *,
+    strict: bool = False,
+) -> list[Threshold]:
+    """Turn operating points, with the intervals of their FMR and TAR, into a card's table.
 
     Raises:
         ValueError: with `strict`, where fewer than 30 impostor errors are expected at a target.
@@ -45,14 +91,15 @@ def threshold_table(points: Sequence[curve.Threshold], evidence: Evidence, *, st
             **point._asdict(),
             source=evidence.source,
             errors=point.errors,
-            fmr_interval=wilson(point.errors, point.impostors),
-            tar_interval=wilson(round(point.tar * point.genuine), point.genuine),
+            fmr_interval=(fmr.low, fmr.high),
+            tar_interval=(tar.low, tar.high),
+            interval_method=fmr.method,
             rule=RULE,
             dataset_id=evidence.dataset_id,
             pairs_sha256=evidence.pairs_sha256,
             model_sha256=evidence.model_sha256,
         )
-        for point in points
+        for point, (fmr, tar) in zip(points, intervals, strict=True)
     ]
 
 
@@ -87,6 +134,12 @@ def pairs_digest(pairs: Pairs, name: Callable[[int], str]) -> str:
     for first, second, same in zip(pairs.first.tolist(), pairs.second.tolist(), pairs.same.tolist(), strict=True):
         digest.update(f"{name(first)}\0{name(second)}\0{int(same)}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def describe_evidence(thresholds: Sequence[Threshold], calibration: Calibration | None) -> list[str]:

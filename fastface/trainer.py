@@ -8,9 +8,12 @@ from fastface import checkpoint, dist
 from fastface.data.damage import Bad
 from fastface.durable import append_csv
 from fastface.evaluators import Evaluators, build_evaluators
+from fastface.hardware import memory_told
 from fastface.log import Log
 from fastface.match_evaluation import MatchEvaluators
 from fastface.metrics.verification import metric_direction
+from fastface.refresh import refresh_of
+from fastface.rehearsal import can_run_out, fit_micro_batch
 from fastface.resharding import whole_model, whole_optimizer
 from fastface.run import Run
 from fastface.run_picture import try_draw
@@ -43,6 +46,8 @@ def train(run: Run) -> int:
     )
     try:
         introduce(run, log)
+        if run.start_step == 0 and can_run_out(run.accelerator.device):
+            fit_micro_batch(run, log.say)
         evaluators = build_evaluators(config.eval, run.state["card"], run.accelerator.device)
         return loop(run, stop, log, evaluators, watch)
     except NotFiniteError as error:
@@ -62,16 +67,28 @@ def loop(run: Run, stop: dist.StopRequest, log: Log, evaluators: Evaluators | Ma
     keep_steps = steps_of(run, config.checkpoint.keep_every_epochs)
     guard = FiniteGuard(run.accelerator.device)
     saved_at = done if done else None
-    patience = config.eval.patience
+    patience, micro = config.eval.patience, run.state["micro_batch"]
+    # BatchNorm depends on it, so that of a run under way is not changed behind anyone's back.
+    smaller = (
+        f"Lower train.micro_batch to a divisor of {micro}; --resume goes on from the last checkpoint, if there is one"
+    )
     if done >= run.total_steps or (patience and run.best.get("waited", 0) >= patience):
         log.say("nothing left to train: the run was complete")
         return 0
     log.resume_clock()
-    batches = run.loader.batches(start=done, stop=run.total_steps)
+    refresh, until = refresh_of(run), done
     run.task.train()
     while done < run.total_steps:
+        if done == until:  # batches are made ahead, but never beyond a step at which they become others
+            if refresh is not None and refresh.due(done):
+                guard.check()
+                with watch("mining"):
+                    refresh(done, log)
+            until = min(refresh.next(done), run.total_steps) if refresh is not None else run.total_steps
+            batches = run.loader.batches(start=done, stop=until)
         waited = run.loader.timings.wait_s
-        terms, norm = train_step(run, batches, done, guard, watch)
+        with memory_told(f"step {done + 1}, with {micro} images a forward pass,", smaller):
+            terms, norm = train_step(run, batches, done, guard, watch)
         done += 1
         log.step(done, {**terms, "grad_norm": norm}, run.schedule(done - 1), run.loader.timings.wait_s - waited)
         last = done == run.total_steps
@@ -116,7 +133,8 @@ def evaluate(run: Run, evaluators: Evaluators | MatchEvaluators, log: Log, done:
     """Evaluate on all processes, log, and say whether this is the best so far."""
     log.flush()
     with run.average.applied() if run.average is not None else contextlib.nullcontext():
-        values = evaluators.run(run.task.deploy())
+        with memory_told(f"evaluation of {run.config.eval.batch_size} images at a time", "Lower eval.batch_size"):
+            values = evaluators.run(run.task.deploy())
     log.metrics(done, values)
     log.say(f"step {done}: " + "  ".join(f"{k} {v:.4f}" for k, v in values.items() if k in evaluators.headline))
     if dist.is_main():

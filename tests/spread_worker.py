@@ -15,7 +15,7 @@ from fastface import dist, trainer
 from fastface.command import Command, load_config
 from fastface.run import Run, build_run
 from fastface.tasks.base import Output, Targets
-from tests.training import cut_back
+from tests.training import cut_back, limit_memory
 
 
 def hold_statistics(network: nn.Module) -> None:
@@ -30,7 +30,8 @@ def do(job: dict[str, Any], before: dict[str, dict[str, Any]]) -> dict[str, Any]
     """Train one run and return what it did.
 
     job: config; overrides; still (see hold_statistics); again, from: go on with a copy of an earlier job's run from
-    this step; resume: go on with this run; poison: [process, step] whose loss is made NaN.
+    this step; resume: go on with this run; poison: [process, step] whose loss is made NaN; room: [process, images,
+    where], see limit_memory.
     """
     resume = job.get("resume")
     if "again" in job:
@@ -45,10 +46,13 @@ def do(job: dict[str, Any], before: dict[str, dict[str, Any]]) -> dict[str, Any]
     if job.get("still"):
         hold_statistics(run.task.backbone)
     watched = Watched(run, job.get("poison"))
+    if "room" in job and job["room"][0] == dist.rank():
+        limit_memory(run, *job["room"][1:])
+    trainer.can_run_out = lambda device: "room" in job
     error = None
     try:
         assert trainer.train(run) == 0
-    except FloatingPointError as caught:
+    except (FloatingPointError, ValueError) as caught:
         error = str(caught)
     run.lock = run.lock and run.lock.close()
     return {"folder": str(run.folder), "error": error, "changed": watched.changed(), "odd_labels": watched.odd}

@@ -55,7 +55,7 @@ def write(path: Path, text: str) -> Path:
         ("data: {plan: {name: per-identity, images: 0}}", "data.plan.images: input should be greater than or equal"),
         ("data: {plan: {name: shuffled, images: 4}}", "unknown key data.plan.images; its section has name"),
         ("data: {plan: {name: weighted, weights: {a: x}}}", "data.plan.weights.a: input should be a valid number"),
-        ("data: {plan: {name: mined}}", "data.plan.file: field required"),
+        ("data: {plan: {name: mined}}", "data.plan: give a file of neighbours (tools/mine.py writes it), or refresh"),
         ("data: {plan: shuffled}", "data.plan: input should be"),
         ("data: {sources: [{shards: a, wight: 2}], labels: separate}", "data.sources.0.wight, perhaps you meant"),
         ("data: {sources: [{shards: a}, {shards: b}]}", "data: sources and labels (separate or merge-by-name)"),

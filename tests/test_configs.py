@@ -53,7 +53,7 @@ MS1MV2, MS1MV3, GLINT, WEBFACE = (85742, 5822653), (93431, 5179510), (360232, 17
 FOLDER, LFW = (1000, 20000), (1184, 6671)
 INSIGHT = (
     "task.s=64.0 optim.name=sgd optim.momentum=0.9 optim.schedule=polynomial optim.decay_norms=True train.epochs=20.0 "
-    "train.batch_size=1024"
+    "train.batch_size=1024 optim.clip_norm=5.0 optim.clip_parts=network"
 )
 FACETRAIN = (
     "seed=42 model.dropout=0.4 task.s=64.0 optim.lr=0.1 optim.momentum=0.9 optim.nesterov=True optim.clip_norm=5.0 "
@@ -114,7 +114,8 @@ RECIPES = {
     "webface42m_vit": Recipe(
         *WEBFACE,
         f"{COSFACE} task.sample_rate=0.3 optim.name=adamw optim.lr=0.001 optim.weight_decay=0.1 "
-        "optim.warmup_epochs=4.0 train.epochs=40.0 train.batch_size=24576 train.micro_batch=256",
+        "optim.warmup_epochs=4.0 train.epochs=40.0 train.batch_size=24576 train.micro_batch=256 "
+        "optim.clip_parts=network",
         "", "--model.backbone test_vit --model.stem auto",
     ),
     "noisy_iresnet50": Recipe(

@@ -138,6 +138,30 @@ def test_a_picture_that_fails_is_a_non_match_and_named(centre: bool) -> None:
     assert result.metrics["tar_1e-2"] <= 1 - 6 / int(pairs.same.sum())
 
 
+def test_intervals_allow_for_persons_where_they_are_known() -> None:
+    images, labels = people(30)
+    pairs = sample_pairs(labels, 200, num_folds=3)
+    embed = raw_pixels((2, 2))
+    known = evaluate_pairs(images, pairs, embed)
+    assert known.details["persons"] == {"known": True, "why_not": None}
+    assert known.details["intervals"]["persons"] == 30
+    assert "for 30 persons who recur" in format_report({"x": known})
+    assert "draws of persons" in format_report({"x": known})
+    images.identities = np.arange(len(labels))  # as of a .bin file
+    unknown = evaluate_pairs(images, pairs._replace(fold=pairs.fold), embed)
+    assert unknown.metrics == known.metrics
+    assert unknown.details["intervals"]["persons"] is None
+    assert "genuine pairs show two persons" in format_report({"x": unknown})
+    assert "draws of persons" not in format_report({"x": unknown})
+
+
+def test_drawing_persons_can_be_left_out() -> None:
+    images, labels = people()
+    result = evaluate_pairs(images, sample_pairs(labels, 100), raw_pixels((2, 2)), intervals=False)
+    assert result.details["intervals"]["bootstrap"] is None
+    assert "effective" in result.details["accuracy"]["interval_method"]
+
+
 def test_subtracting_the_mean_finds_what_an_offset_hides() -> None:
     images, labels = people()
     pairs = sample_pairs(labels, 400)

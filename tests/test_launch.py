@@ -3,7 +3,9 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -104,6 +106,35 @@ def test_one_process_and_two_see_the_same_and_learn_the_same(shards: Path, tmp_p
     assert {s: changed[s] for s in range(1, 13)} == {s: alone[s] for s in range(1, 13)}
     for step in range(13, 25):
         assert changed[step] == pytest.approx(alone[step], rel=1e-9), step
+
+
+def test_two_machines_are_two_processes(shards: Path, tmp_path: Path) -> None:
+    """Two agents of torchrun, as on two machines that share a disk: the same bits as one agent with two processes."""
+    (tmp_path / "apart").mkdir()
+    together, apart = write_config(tmp_path, shards), write_config(tmp_path / "apart", shards)
+    done = launch(together, "--runtime.threads", "1", processes=2)
+    assert done.returncode == 0, done.stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    train = [str(ROOT / "fastface" / "train.py"), "--config", str(apart), "--runtime.threads", "1"]
+    meeting = ["--nnodes=2", "--nproc_per_node=1", "--master_addr=127.0.0.1", f"--master_port={port}"]
+    agents = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *meeting, f"--node_rank={rank}", *train],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    said = [agent.communicate(timeout=600)[0] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], said
+    assert "2 process(es)" in said[0]
+    assert log_lines(newest_run(apart)) == log_lines(newest_run(together))
+    last = max(losses(newest_run(apart)))
+    assert_same_bits(weights(newest_run(apart), last), weights(newest_run(together), last))
 
 
 @pytest.mark.parametrize("who", ["launcher", "terminal", "rank", "process"])

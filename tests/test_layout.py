@@ -25,7 +25,23 @@ FLOORS = [
     {"tasks"},
     {"command", "hardware", "checkpoint", "resharding", "restored", "predictor", "foreign", "evaluation", "evaluators"}
     | {"assessment", "deployment", "advice", "advice_facts", "run", "run_folder", "run_picture", "step", "trainer"}
-    | {"inherited", "matching", "match_evaluation", "match_export", "onnx_file", "thresholds", "verifier"},
+    | {
+        "inherited",
+        "matching",
+        "match_evaluation",
+        "match_export",
+        "thresholds",
+        "verifier",
+        "embedding",
+        "embedding_progress",
+        "miner",
+        "refresh",
+        "rehearsal",
+        "onnx_graph",
+        "quantisation",
+        "acceptance",
+        "narrowing",
+    },
     set(ENTRIES),
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.spread_worker import do_all
-from tests.training import ROOT, assert_same_bits, environment, log_lines, losses, weights, write_people, write_task
+from tests.training import assert_same_bits, launch_jobs, log_lines, losses, weights, write_people, write_task
 
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
 
@@ -29,6 +27,12 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
     "magface": ("{name: arcface, s: 16, margin: {name: magface, l_norm: 1, u_norm: 6, lambda_g: 1}}",),
     "softmax": ("{name: arcface, margin: {name: softmax}}",),
     "sampled": (ARCFACE.replace("s:", "sample_rate: 0.5, sub_centres: 2, s:"), "optim: {name: adam, lr: 0.001}"),
+    "clipped": (ARCFACE, "optim: {clip_norm: 0.05, clip_parts: network}"),
+    "clipped mixture": (
+        ARCFACE.replace("s:", "sample_rate: 0.5, triplet: {}, s:"),
+        IDENTITIES,
+        "optim: {clip_norm: 0.05, clip_parts: network}",
+    ),
     "ramp": (ARCFACE.replace("s:", "margin_ramp_epochs: 3, filter_above: 0.6, s:"), "optim: {ema_decay: 0.8}"),
     "triplet": ("{name: triplet}", IDENTITIES),
     "triplet batch-hard": ("{name: triplet, mining: batch-hard, distance: plain, soft: true}", IDENTITIES),
@@ -67,16 +71,6 @@ ELASTIC = (
 )
 
 
-def launch(file: Path, jobs: dict[str, Any], processes: int) -> list[dict[str, dict[str, Any]]]:
-    """Do jobs in `processes` processes; return what each of them says."""
-    file.write_text(json.dumps(jobs))
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    words += [str(ROOT / "tests" / "spread_worker.py"), str(file)]
-    done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return [json.loads(file.with_suffix(f".{rank}.json").read_text()) for rank in range(processes)]
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("spread")
@@ -112,7 +106,7 @@ def both(jobs: dict[str, dict[str, Any]], folder: Path) -> list[dict[str, dict[s
     more = {f"{name} again": job for name, job in more.items()}
     poison = {f"{n} poisoned": {**jobs[n], "poison": [1, 3]} for n in ("arcface", "triplet", "pair", "statistics")}
     elastic = {"elastic": {**jobs["elastic"], "overrides": ["--train.max_steps", "6"]}}
-    return launch(folder / "two.json", {**jobs, **quarters, **elastic, **more, **poison}, 2)
+    return launch_jobs(folder / "two.json", {**jobs, **quarters, **elastic, **more, **poison}, 2)
 
 
 def assert_same_course(found: dict[str, Any], expected: dict[str, Any], relative: float, steps: int = STEPS) -> None:
@@ -183,7 +177,7 @@ def test_the_number_of_processes_may_change_twice(jobs: Any, alone: Any, both: A
     run = both[0]["elastic"]["folder"]
     job = {**jobs["elastic"], "resume": run}
     do_all({"one": {**job, "overrides": ["--train.max_steps", "12"]}})
-    launch(folder / "four.json", {"four": job}, 4)
+    launch_jobs(folder / "four.json", {"four": job}, 4)
     log = (Path(run) / "log.txt").read_text()
     assert [f"{count} process(es)" in log for count in (1, 2, 3, 4)] == [True, True, False, True]
     changed, constant = losses(Path(run)), losses(Path(alone["elastic"]["folder"]))

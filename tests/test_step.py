@@ -61,12 +61,12 @@ class FakeScaler:
                     parameter.grad /= 8
 
 
-def run_of(task: Learned, clip: float | None, scaler: FakeScaler | None = None) -> Any:
+def run_of(task: Learned, clip: float | None, scaler: FakeScaler | None = None, parts: str = "all") -> Any:
     optimizer = torch.optim.SGD(task.parameters(), lr=0.1)
     accelerator = SimpleNamespace(scaler=scaler, device=torch.device("cpu"))
     if scaler is not None:
         accelerator.unscale_gradients = scaler.unscale_gradients
-    config = SimpleNamespace(optim=SimpleNamespace(clip_norm=clip))
+    config = SimpleNamespace(optim=SimpleNamespace(clip_norm=clip, clip_parts=parts))
     return SimpleNamespace(task=task, optimizer=optimizer, accelerator=accelerator, config=config)
 
 
@@ -80,30 +80,51 @@ def with_gradients(task: Learned) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in task.named_parameters() if p.grad is not None}
 
 
+def length(gradients: dict[str, Tensor]) -> float:
+    return math.sqrt(sum(float(x) ** 2 for g in gradients.values() for x in g.flatten().tolist()))
+
+
 @pytest.mark.parametrize("clip", [None, 0.5, 1000.0])
 @pytest.mark.parametrize("scaled", [False, True])
-def test_the_length_is_of_the_whole_gradient_and_is_clipped(clip: float | None, scaled: bool) -> None:
+@pytest.mark.parametrize("parts", ["all", "network"])
+def test_the_length_is_of_the_whole_gradient_and_its_parts_are_clipped(
+    clip: float | None, scaled: bool, parts: str
+) -> None:
     task = Learned()
     given = with_gradients(task)
-    norm = finish_gradients(run_of(task, clip, FakeScaler() if scaled else None))
+    norm = finish_gradients(run_of(task, clip, FakeScaler() if scaled else None, parts))
     part = 1 / 8 if scaled else 1.0
-    expected = math.sqrt(sum(float(x) ** 2 for g in given.values() for x in (g * part).flatten().tolist()))
-    assert float(norm) == pytest.approx(expected, rel=1e-6)
-    factor = part if clip is None else part * min(1.0, clip / expected)
+    assert float(norm) == pytest.approx(length(given) * part, rel=1e-6)
+    clipped = {name: g for name, g in given.items() if parts == "all" or name.startswith("backbone.")}
+    factor = 1.0 if clip is None else min(1.0, clip / (length(clipped) * part))
     for name, parameter in task.named_parameters():
-        torch.testing.assert_close(parameter.grad, given[name] * factor, rtol=1e-5, atol=1e-7)
+        whole = part * factor if name in clipped else part
+        torch.testing.assert_close(parameter.grad, given[name] * whole, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("clip", [0.5, 1000.0])
+def test_the_network_alone_is_clipped_as_torch_clips_it(clip: float) -> None:
+    """InsightFace's trainer: torch.nn.utils.clip_grad_norm_(backbone.parameters(), 5)."""
+    task, other = Learned(), Learned()
+    with_gradients(task)
+    with_gradients(other)
+    finish_gradients(run_of(task, clip, parts="network"))
+    torch.nn.utils.clip_grad_norm_(other.backbone.parameters(), clip)
+    for mine, theirs in zip(task.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("where", ["backbone.weight", "head.weight", "scale"])
 @pytest.mark.parametrize("clip", [None, 5.0])
-def test_no_gradient_is_left_where_one_is_not_finite(bad: float, where: str, clip: float | None) -> None:
+@pytest.mark.parametrize("parts", ["all", "network"])
+def test_no_gradient_is_left_where_one_is_not_finite(bad: float, where: str, clip: float | None, parts: str) -> None:
     task = Learned()
     with_gradients(task)
     gradient = task.get_parameter(where).grad
     assert gradient is not None
     gradient[(-1,) * gradient.ndim] = bad
-    norm = finish_gradients(run_of(task, clip))
+    norm = finish_gradients(run_of(task, clip, parts=parts))
     assert not norm.isfinite()
     assert all(not p.grad.any() for p in task.parameters() if p.grad is not None)
 

@@ -15,11 +15,12 @@ import yaml
 from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
 from fastface.command import Command, load_config
 from fastface.conversion.convert import convert
 from fastface.conversion.options import Options
-from fastface.run import build_run
+from fastface.run import Run, build_run
 from fastface.trainer import train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -121,6 +122,35 @@ def write_task(folder: Path, shards: Path, task: str, *overlays: str) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+def limit_memory(run: Run, images: int, where: str) -> None:
+    """Let a run be out of memory with more than so many images at once, in the network's `forward` or `backward` pass
+    or in the `head`."""
+
+    def run_out(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has no more. If reserved")
+
+    def before(module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        if where != "backward" and len(inputs[0]) > images:
+            run_out()
+
+    def after(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        if where == "backward" and len(inputs[0]) > images and output.requires_grad:
+            output.register_hook(run_out)
+
+    (run.task.head if where == "head" else run.task.backbone).register_forward_pre_hook(before)
+    run.task.backbone.register_forward_hook(after)
+
+
+def launch_jobs(file: Path, jobs: dict[str, Any], processes: int) -> list[dict[str, dict[str, Any]]]:
+    """Do the jobs of tests/spread_worker.py in `processes` processes; return what each of them says."""
+    file.write_text(json.dumps(jobs))
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    words += [str(ROOT / "tests" / "spread_worker.py"), str(file)]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [json.loads(file.with_suffix(f".{rank}.json").read_text()) for rank in range(processes)]
 
 
 def cut_back(run: Path, step: int) -> None:

@@ -112,7 +112,12 @@ def parse(arguments: list[str] | None) -> dict:
     choice = parser.add_argument_group("which images, in which order")
     add = choice.add_argument
     add("--include", type=Path, metavar="FILE", help="only the classes named in FILE, one a line")
-    add("--exclude", type=Path, metavar="FILE", help="all but the classes named in FILE")
+    add(
+        "--exclude",
+        type=Path,
+        metavar="FILE",
+        help="all but the classes named in FILE, or the images of audit.py's csv",
+    )
     add("--min-images", type=int, default=1, metavar="N", help="leave out identities with fewer images (%(default)s)")
     add("--split", type=_split, metavar="NAME=F,...", help="make several sets, such as train=0.9,val=0.1")
     add("--split-by", choices=["identity", "image"], default="identity", help="what is divided (%(default)s)")

@@ -34,10 +34,10 @@ class ImageSet(Protocol):
 
 
 class ShardImages:
-    """The pictures of a shard set, as they were made; each is compared with its CRC."""
+    """The pictures of a shard set, as they were made, or cut and resized by a spec; each is compared with its CRC."""
 
-    def __init__(self, index: Index) -> None:
-        self.index = index
+    def __init__(self, index: Index, spec: ImageSpec | None = None) -> None:
+        self.index, self._spec = index, spec
         self.where = str(index.path)
         self.identities = np.asarray(index.label, dtype=np.int64)
         self._reader = ShardReader(index, check_crc=True)
@@ -54,7 +54,12 @@ class ShardImages:
 
     def load(self, i: int) -> np.ndarray:
         data = self._reader.view(i)
-        return decode_jpeg(data) if data[:2].tobytes() == b"\xff\xd8" else load_rgb(data.tobytes())
+        return decode_stored(data) if self._spec is None else load_rgb(data.tobytes(), self._spec)
+
+
+def decode_stored(data: np.ndarray) -> np.ndarray:
+    """Decode an image as a shard keeps it, uint8 [length], to uint8 RGB [H, W, 3]. Raises Rejected."""
+    return decode_jpeg(data) if data[:2].tobytes() == b"\xff\xd8" else load_rgb(data.tobytes())
 
 
 class FileImages:

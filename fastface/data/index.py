@@ -30,6 +30,7 @@ from fastface.data.columns import (
     open_column,
     read_meta,
 )
+from fastface.data.names import Names
 
 
 class Located(NamedTuple):
@@ -142,6 +143,11 @@ class Index:
     def labels_of(self, records: np.ndarray) -> np.ndarray:
         """Return the labels (int64 [n]) of records (int64 [n])."""
         return self.label[records].astype(np.int64)
+
+    @property
+    def names(self) -> Names:
+        """The names that the source gave to all records, mapped."""
+        return Names.of_columns(self._names, self._names_start)
 
     def _name_bytes(self, i: int) -> bytes:
         return self._names[self._names_start[i] : self._names_start[i + 1]].tobytes()

@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastface.metrics.intervals import wilson
-
 RULE_OF_THIRTY = 30  # fewer expected errors leave more than +-30 % at 90 % confidence (Doddington's rule of 30)
 
 
@@ -51,11 +49,6 @@ class Threshold(NamedTuple):
         """Impostor pairs accepted."""
         return round(self.fmr * self.impostors)
 
-    @property
-    def tar_interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the TAR at this threshold, pairs taken as independent."""
-        return wilson(round(self.tar * self.genuine), self.genuine)
-
 
 class Rates(NamedTuple):
     """Both error rates at one threshold, with the counts behind them."""
@@ -93,16 +86,27 @@ def curve(scores: np.ndarray, same: np.ndarray) -> Curve:
     """Count accepted pairs at every distinct score, and at one threshold above them all."""
     scores, same = check_scores(scores, same)
     order = np.argsort(-scores, kind="stable")
-    ranked, hits = scores[order], np.cumsum(same[order])
+    return count_accepted(scores[order], same[order])
+
+
+def count_accepted(ranked: np.ndarray, same: np.ndarray) -> Curve:
+    """Count as `curve` does, from scores [N] in descending order, failures (-inf) last, and same bool [N]."""
+    hits = np.cumsum(same)
     last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True) & np.isfinite(ranked))
     above = np.nextafter(ranked[0], ranked.dtype.type(np.inf))
     return Curve(
         thresholds=np.concatenate([[above], ranked[last]]).astype(np.float64),
         genuine=np.concatenate([[0], hits[last]]).astype(np.int64),
         impostors=np.concatenate([[0], last + 1 - hits[last]]).astype(np.int64),
-        num_genuine=int(same.sum()),
-        num_impostors=int((~same).sum()),
+        num_genuine=int(hits[-1]),
+        num_impostors=len(same) - int(hits[-1]),
     )
+
+
+def tar_at(points: Curve, target: float) -> float:
+    """Return the TAR at the smallest threshold with FMR <= target, as `calibrate` finds it."""
+    allowed = allowed_errors(target, points.num_impostors)
+    return float(points.genuine[np.searchsorted(points.impostors, allowed, side="right") - 1] / points.num_genuine)
 
 
 def area(points: Curve) -> float:
@@ -123,6 +127,32 @@ def equal_error(points: Curve) -> tuple[float, float]:
     best = int(np.argmin(gap))
     eer = (misses[best] / points.num_genuine + points.impostors[best] / points.num_impostors) / 2
     return float(eer), float(points.thresholds[best])
+
+
+def hull_error(points: Curve) -> float:
+    """Return the EER of the ROC's convex hull: of what choosing between thresholds at random could reach.
+
+    Unlike `equal_error` it does not depend on where the thresholds happen to lie (ROCCH-EER, as in bob.measure).
+    """
+    x = np.append(points.impostors, points.num_impostors)  # the last step takes in the failures
+    y = np.append(points.genuine, points.num_genuine)
+    turn = np.append(True, (np.diff(y[:-1]) > 0) & (np.diff(x[1:]) > 0))  # a corner: up before it, to the right after
+    corners = [*zip(x[:-1][turn].tolist(), y[:-1][turn].tolist(), strict=True), (int(x[-1]), int(y[-1]))]
+    hull: list[tuple[int, int]] = [(0, 0)]
+    for corner in corners:
+        while len(hull) > 1 and _turns_left(hull[-2], hull[-1], corner):
+            hull.pop()
+        if corner != hull[-1]:
+            hull.append(corner)
+    gaps = [(1 - b / points.num_genuine) - a / points.num_impostors for a, b in hull]  # FNMR - FMR, falling
+    k = next(k for k, gap in enumerate(gaps) if gap <= 0)
+    share = gaps[k - 1] / (gaps[k - 1] - gaps[k])
+    return (hull[k - 1][0] + share * (hull[k][0] - hull[k - 1][0])) / points.num_impostors
+
+
+def _turns_left(a: tuple[int, int], b: tuple[int, int], c: tuple[int, int]) -> bool:
+    """Say whether the way a, b, c leaves b on or below the line from a to c."""
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]) >= 0
 
 
 def rates(scores: np.ndarray, same: np.ndarray, threshold: float) -> Rates:
@@ -148,7 +178,7 @@ def calibrate(scores: np.ndarray, same: np.ndarray, targets: Sequence[float] = (
     for target in targets:
         if not 0 < target < 1:
             raise ValueError(f"A target false match rate lies between 0 and 1, not {target}.")
-        highest = impostors[_allowed(target, len(impostors))]
+        highest = impostors[allowed_errors(target, len(impostors))]
         if np.isfinite(highest):
             threshold = np.nextafter(highest, highest.dtype.type(np.inf))
         else:  # the impostors beyond the target are failures: whatever could be scored may be accepted
@@ -162,13 +192,13 @@ def calibrate(scores: np.ndarray, same: np.ndarray, targets: Sequence[float] = (
                 tar=hits / len(genuine),
                 genuine=len(genuine),
                 impostors=len(impostors),
-                supported=_allowed(target, len(impostors)) >= RULE_OF_THIRTY,
+                supported=allowed_errors(target, len(impostors)) >= RULE_OF_THIRTY,
             )
         )
     return found
 
 
-def _allowed(target: float, num_impostors: int) -> int:
+def allowed_errors(target: float, num_impostors: int) -> int:
     """Return the most errors whose rate is at most target; 0.29 * 100 is below 29, yet 29 are allowed."""
     errors = int(target * num_impostors)
     return errors + 1 if (errors + 1) / num_impostors <= target else errors

@@ -17,6 +17,7 @@ class Pairs(NamedTuple):
     second: np.ndarray  # int64 [P]
     same: np.ndarray  # bool [P], True = genuine
     fold: np.ndarray | None = None  # int16 [P], 0..K-1
+    groups: dict[str, np.ndarray] | None = None  # by title, str [P]: what a pair file says of whole pairs
 
 
 def stratified_folds(same: np.ndarray, num: int = NUM_FOLDS) -> np.ndarray:

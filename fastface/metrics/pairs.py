@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -40,6 +40,7 @@ class NamedPairs(NamedTuple):
     second: list[str]
     same: np.ndarray  # bool [P]
     fold: np.ndarray | None  # int16 [P], 0..K-1
+    groups: dict[str, np.ndarray] | None = None  # by title, str [P]
 
 
 class Names(Protocol):
@@ -55,7 +56,8 @@ def read_pairs(path: str | Path) -> NamedPairs:
 
     LFW's layout: a first line `FOLDS N` or `N`, then for each fold N genuine lines `Name I J` and N impostor
     lines `Name I Other J`, which stand for Name/Name_0001 (no extension). csv: a header with a, b, same (1 or
-    0) and maybe fold, names as the images are called. Folds are None where the file has none.
+    0) and maybe fold, names as the images are called; columns called group or group_ANYTHING say to which group of a
+    breakdown a pair belongs. Folds are None where the file has none.
     """
     path = Path(path)
     try:
@@ -79,23 +81,24 @@ def resolve_pairs(pairs: NamedPairs, images: Names, where: str = "the images") -
     found = _find_exact(wanted, images) or _scan(wanted, images, where)
     missing = [name for name in wanted if name not in found]
     if missing:
-        there = {_stem(_plain(images.name(i))): i for i in range(min(len(images), 10_000))}
-        near = difflib.get_close_matches(_stem(_plain(missing[0])), there, n=1) or list(there)[:1]
+        there = {_stem(plain_name(images.name(i))): i for i in range(min(len(images), 10_000))}
+        near = difflib.get_close_matches(_stem(plain_name(missing[0])), there, n=1) or list(there)[:1]
         like = f"; names there look like {images.name(there[near[0]])!r}" if near else ""
         raise ValueError(f"{len(missing)} of {len(wanted)} images are not in {where}, first {missing[0]!r}{like}.")
     first, second = (np.array([found[name] for name in names], dtype=np.int64) for names in pairs[:2])
-    return Pairs(first, second, pairs.same, pairs.fold)
+    return Pairs(first, second, pairs.same, pairs.fold, pairs.groups)
 
 
 def write_pairs(path: str | Path, pairs: Pairs, name: Callable[[int], str]) -> None:
-    """Write pairs as csv (a, b, same, and fold where known), whole or not at all; `name` maps an image id."""
-    columns = [pairs.first.tolist(), pairs.second.tolist(), pairs.same.tolist()]
-    columns += [] if pairs.fold is None else [pairs.fold.tolist()]
+    """Write pairs as csv (a, b, same; fold and groups where known), whole or not at all; `name` maps an image id."""
+    columns = {"a": pairs.first.tolist(), "b": pairs.second.tolist(), "same": pairs.same.tolist()}
+    columns |= {} if pairs.fold is None else {"fold": pairs.fold.tolist()}
+    columns |= {title: values.tolist() for title, values in (pairs.groups or {}).items()}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS[: len(columns)])
-    for a, b, same, *fold in zip(*columns, strict=True):
-        writer.writerow([name(a), name(b), int(same), *fold])
+    writer.writerow(columns)
+    for a, b, same, *rest in zip(*columns.values(), strict=True):
+        writer.writerow([name(a), name(b), int(same), *rest])
     write_durably(Path(path), text.getvalue().encode("utf-8", "surrogateescape"))
 
 
@@ -136,22 +139,28 @@ def _read_csv(path: Path, lines: list[str]) -> NamedPairs:
     rows = csv.reader(lines, strict=True)
     columns = [cell.strip() for cell in next(rows)]
     for cell in columns:
-        if cell not in _COLUMNS:
+        if cell not in _COLUMNS and not _is_group(cell):
             hint = nearest(cell, _COLUMNS)
-            raise ValueError(f"{path} line 1: unknown column {cell!r}{hint}; expected a,b,same and maybe fold.")
+            expected = "expected a,b,same and maybe fold and group columns"
+            raise ValueError(f"{path} line 1: unknown column {cell!r}{hint}; {expected}.")
     if len(set(columns)) < len(columns) or not {"a", "b", "same"} <= set(columns):
         raise ValueError(f"{path} line 1: expected the columns a,b,same and maybe fold, found {lines[0]!r}.")
     read = list(_csv_rows(path, rows, columns))
     if not read:
         raise ValueError(f"{path} holds a header and no pair.")
-    first, second, same, fold = zip(*read, strict=True)
+    first, second, same, fold, *groups = zip(*read, strict=True)
     folds = None
     if "fold" in columns:
         folds = np.unique(np.array(fold, dtype=np.int64), return_inverse=True)[1].astype(np.int16)
-    return NamedPairs(list(first), list(second), np.array(same, dtype=bool), folds)
+    by_title = dict(zip(filter(_is_group, columns), map(np.array, groups), strict=True)) or None
+    return NamedPairs(list(first), list(second), np.array(same, dtype=bool), folds, by_title)
 
 
-def _csv_rows(path: Path, rows: Iterable[list[str]], columns: list[str]) -> Iterator[tuple[str, str, bool, int]]:
+def _is_group(column: str) -> bool:
+    return column == "group" or column.startswith("group_")
+
+
+def _csv_rows(path: Path, rows: Iterable[list[str]], columns: list[str]) -> Iterator[tuple[Any, ...]]:
     number = 1
     try:
         for cells in rows:
@@ -163,7 +172,7 @@ def _csv_rows(path: Path, rows: Iterable[list[str]], columns: list[str]) -> Iter
         raise ValueError(f"{path} line {number}: {text}.") from None
 
 
-def _csv_row(row: dict[str, str], cells: list[str]) -> tuple[str, str, bool, int]:
+def _csv_row(row: dict[str, str], cells: list[str]) -> tuple[Any, ...]:
     flag, fold = row["same"].strip().lower(), row.get("fold", "0").strip()
     if flag not in _FLAGS:
         raise ValueError(f"same must be 1 or 0, found {row['same']!r}")
@@ -171,7 +180,10 @@ def _csv_row(row: dict[str, str], cells: list[str]) -> tuple[str, str, bool, int
         raise ValueError(f"fold must be a whole number, found {fold!r}")
     if not row["a"] or not row["b"] or row["a"] == row["b"]:
         raise ValueError(f"an image is missing or paired with itself: {','.join(cells)!r}")
-    return row["a"], row["b"], _FLAGS[flag], int(fold)
+    groups = [value.strip() for column, value in row.items() if _is_group(column)]
+    if not all(groups):
+        raise ValueError(f"the group is missing: {','.join(cells)!r}")
+    return row["a"], row["b"], _FLAGS[flag], int(fold), *groups
 
 
 def _find_exact(wanted: list[str], images: Names) -> dict[str, int] | None:
@@ -181,7 +193,7 @@ def _find_exact(wanted: list[str], images: Names) -> dict[str, int] | None:
         return None
     for extension in ("", ".jpg"):
         try:
-            return dict(zip(wanted, find([_plain(name) + extension for name in wanted]).tolist(), strict=True))
+            return dict(zip(wanted, find([plain_name(name) + extension for name in wanted]).tolist(), strict=True))
         except ValueError:
             continue
     return None
@@ -189,19 +201,19 @@ def _find_exact(wanted: list[str], images: Names) -> dict[str, int] | None:
 
 def _scan(wanted: Iterable[str], images: Names, where: str) -> dict[str, int]:
     """Go through all names once and keep those that are wanted, whole or without their extension."""
-    whole = {_plain(name) for name in wanted}
+    whole = {plain_name(name) for name in wanted}
     stems = whole | {_stem(name) for name in whole}
     by_name: dict[str, int] = {}
     by_stem: dict[str, list[int]] = {}
     for i in range(len(images)):
-        name = _plain(images.name(i))
+        name = plain_name(images.name(i))
         if name in whole:
             by_name[name] = i
         if _stem(name) in stems:
             by_stem.setdefault(_stem(name), []).append(i)
     found: dict[str, int] = {}
     for name in wanted:
-        plain = _plain(name)
+        plain = plain_name(name)
         alike = by_stem.get(plain) or by_stem.get(_stem(plain), [])
         if plain in by_name:
             found[name] = by_name[plain]
@@ -213,7 +225,8 @@ def _scan(wanted: Iterable[str], images: Names, where: str) -> dict[str, int]:
     return found
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Drop leading ./, which never counts."""
     while name.startswith("./"):
         name = name[2:]
     return name

@@ -33,14 +33,13 @@ def format_report(results: Mapping[str, Figures]) -> str:
         ]
     )
     rows.append(["  best, optimistic", *(f"{d['accuracy_optimistic']['acc_best']:.4f}" for d in details)])
-    rows.append(["AUC", *(_figure(result, "auc", 5) for result in results.values())])
-    rows.append(["EER", *(_figure(result, "eer", 4) for result in results.values())])
-    marked = False
-    for target in _targets(details):
-        cells = [_point(d, target) for d in details]
-        marked |= any(cell.startswith(MARK) for cell in cells)
-        rows.append([f"TAR at FAR {target:.0e}".replace("e-0", "e-"), *cells])
-    rows.append(["loss", *(_figure(result, "loss", 4) for result in results.values())])
+    rows.append(["  precision, recall, F1", *(_decisions(d) for d in details)])
+    rows.append(["AUC", *(_figure(d, "auc", 5) for d in details)])
+    rows.append(["EER", *(_figure(d, "eer", 4) for d in details)])
+    rows.append(["  of the convex hull", *(_figure(d, "eer_hull", 4) for d in details)])
+    tars, fnmrs, marked = operating_rows(details)
+    rows += [*tars, *fnmrs]
+    rows.append(["loss", *(f"{r.metrics['loss']:.4f}" if "loss" in r.metrics else "-" for r in results.values())])
     if any(_failed(d) for d in details):
         rows.append(["failed pairs", *(str(_failed(d)) for d in details)])
     return "\n".join([*_align(rows), "", *_notes(details, marked)])
@@ -60,26 +59,62 @@ def _accuracy(result: Figures) -> str:
     return f"{result.metrics['acc']:.4f} [{low:.4f}, {high:.4f}]"
 
 
-def _figure(result: Figures, key: str, digits: int) -> str:
-    return f"{result.metrics[key]:.{digits}f}" if key in result.metrics else "-"
+def _decisions(details: dict[str, Any]) -> str:
+    shares = (details["decisions"][key] for key in ("precision", "recall", "f1"))
+    return ", ".join("-" if share is None else f"{share:.4f}" for share in shares)
 
 
-def _targets(details: list[dict[str, Any]]) -> list[float]:
+def _figure(details: dict[str, Any], key: str, digits: int) -> str:
+    if key not in details:
+        return "-"
+    text = f"{details[key]['value']:.{digits}f}"
+    interval = details[key]["interval"]
+    return text if interval is None else f"{text} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+
+
+def operating_rows(details: list[dict[str, Any]]) -> tuple[list[list[str]], list[list[str]], bool]:
+    """Return rows of TAR at FAR, rows of FNMR at FMR, and whether any cell is marked as unsupported."""
     points = [point for d in details for point in d["tar_at_far"]["points"]]
-    return sorted({p["target_fmr"] for p in points if p["supported"] or p["target_fmr"] in SHOWN}, reverse=True)
+    shown = sorted({p["target_fmr"] for p in points if p["supported"] or p["target_fmr"] in SHOWN}, reverse=True)
+    tars, fnmrs = [], []
+    for target in shown:
+        at = f"{target:.0e}".replace("e-0", "e-")
+        tars.append([f"TAR at FAR {at}", *(_point(d, target, "tar") for d in details)])
+        fnmrs.append([f"FNMR at FMR {at}", *(_point(d, target, "fnmr") for d in details)])
+    return tars, fnmrs, any(cell.startswith(MARK) for row in tars for cell in row)
 
 
-def _point(details: dict[str, Any], target: float) -> str:
+def _point(details: dict[str, Any], target: float, key: str) -> str:
     for point in details["tar_at_far"]["points"]:
         if point["target_fmr"] == target:
-            low, high = point["tar_interval"]
-            text = f"{point['tar']:.4f} [{low:.4f}, {high:.4f}] {point['errors']:,}/{point['impostors']:,}"
+            low, high = point[f"{key}_interval"]
+            text = f"{point[key]:.4f} [{low:.4f}, {high:.4f}]"
+            text += f" {point['errors']:,}/{point['impostors']:,}" if key == "tar" else ""
             return text if point["supported"] else f"{MARK} {text}"
     return "-"
 
 
 def _failed(details: dict[str, Any]) -> int:
     return details["failures"]["genuine"] + details["failures"]["impostors"]
+
+
+def interval_notes(details: list[dict[str, Any]]) -> list[str]:
+    """Say how the intervals were found, and where they allow for persons who recur in the pairs."""
+    notes, told = [], [d["intervals"] for d in details if "intervals" in d]
+    persons = sorted({i["persons"] for i in told if i["persons"] is not None})
+    if persons:
+        number = " or ".join(f"{n:,}" for n in persons)
+        text = (
+            f"[low, high]: 95 %, for {number} persons who recur in pairs: accuracy by Wilson with the effective number"
+        )
+        draws = sorted({i["bootstrap"]["replicates"] for i in told if i["bootstrap"] is not None})
+        drawn = " or ".join(f"{n:,}" for n in draws)
+        notes.append(f"{text}; AUC, EER, TAR, FNMR by {drawn} draws of persons" if draws else text)
+    if len(told) < len(details) or any(i["persons"] is None for i in told):
+        reason = next((d["persons"]["why_not"] for d in details if d.get("persons", {}).get("why_not")), None)
+        text = "[low, high]: 95 % by Wilson, pairs taken as independent: if persons recur it is wider"
+        notes.append(f"{text} ({reason})" if reason else text)
+    return notes
 
 
 def _notes(details: list[dict[str, Any]], marked: bool) -> list[str]:
@@ -89,7 +124,9 @@ def _notes(details: list[dict[str, Any]], marked: bool) -> list[str]:
     if any("compat" in d for d in details):
         notes = ["accuracy: InsightFace's rule (squared distance, grid of 0.01); in brackets by exact thresholds"]
     notes.append(f"TAR: {details[0]['tar_at_far']['rule']}; errors/impostors behind it")
-    notes.append("[low, high]: 95 % Wilson interval, pairs taken as independent (persons recur, so it is the least)")
+    if any("points" in d["tar_at_far"] and d["tar_at_far"]["points"] for d in details):
+        notes.append(f"FNMR: {details[0]['tar_at_far']['fnmr_rule']}")
+    notes += interval_notes(details)
     if not all(d["num_genuine"] and d["num_impostors"] for d in details):
         notes.append("-: these figures need both genuine and impostor pairs; accuracy on one kind says little")
     if marked:

@@ -13,6 +13,7 @@ Kind = Literal["flat", "ivf", "hnsw", "pq"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 CHUNK = 65_536  # rows scaled and added at a time: 128 MB of 512 values
 QUERIES = 4_096  # at a time, so that k lists of them stay small
+GPU_SCRATCH = 256 << 20  # bytes of a GPU's memory beside the rows, where training has the rest; FAISS takes 1.5 GB
 GPU_MOST = 2_048  # neighbours that FAISS finds on a GPU (faiss/gpu, utils/DeviceDefs.cuh)
 
 
@@ -27,7 +28,8 @@ class Search:
     """Rows [N, D] that can be searched by cosine. Rows without direction (zero, not finite) are never found.
 
     kind: see Kind; probes: lists that ivf looks at, or how far hnsw looks (efSearch); None: FAISS's way, 16 and 64.
-    gpu: whether to search on the GPU (flat and ivf only); None: where there is one.
+    gpu: whether to search on the GPU (flat and ivf only); None: where there is one. device: on this one of several, for
+    processes that have one each; None: on all.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Search:
         *,
         probes: int | None = None,
         gpu: bool | None = None,
+        device: int | None = None,
         seed: int = 0,
     ) -> None:
         self.kind, self.num, self.width = kind, len(rows), rows.shape[1]
@@ -44,7 +47,7 @@ class Search:
         self.index = _build(rows, kind, probes, seed)
         self.on_gpu = _gpus() > 0 and kind in ("flat", "ivf") if gpu is None else gpu
         if self.on_gpu:
-            self.index = _to_gpu(self.index)
+            self.index = _to_gpu(self.index, device)
 
     def __call__(self, queries: np.ndarray, k: int) -> Found:
         """Find the k nearest rows of queries [Q, D] that need no unit length; a query without direction finds none."""
@@ -135,9 +138,22 @@ def _gpus() -> int:
     return faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
 
 
-def _to_gpu(index: Any) -> Any:
+def _to_gpu(index: Any, device: int | None) -> Any:
     import faiss
 
     if not _gpus():
         raise ValueError("FAISS sees no GPU here: leave out gpu, and it searches on the CPU")
-    return faiss.index_cpu_to_all_gpus(index)
+    if device is None:
+        return faiss.index_cpu_to_all_gpus(index)
+    resources = faiss.StandardGpuResources()
+    resources.setTempMemory(GPU_SCRATCH)
+    moved = faiss.index_cpu_to_gpu(resources, device, index)
+    moved.resources = resources  # the index does not keep what it works with
+    return moved
+
+
+def use_threads(count: int) -> None:
+    """Let FAISS search with so many threads in this process: it does not follow torch's number."""
+    import faiss
+
+    faiss.omp_set_num_threads(count)

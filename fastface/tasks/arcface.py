@@ -68,3 +68,6 @@ class ArcFace(Task):
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.head.put_back(optimizer)
         self.head.settle()
+
+    def forget_step(self) -> None:
+        self.head.margin.forget()

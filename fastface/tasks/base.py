@@ -107,6 +107,9 @@ class Task(nn.Module):
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Follow up when the optimizer has stepped."""
 
+    def forget_step(self) -> None:
+        """Drop what the losses of a step have left behind that is not taken."""
+
     def deploy(self) -> nn.Module:
         """Return what export ships: [B, 3, H, W] float, normalised -> [B, embedding_size]."""
         return Windowed(self.backbone, self.window)

@@ -15,6 +15,8 @@ from fastface.tasks.base import Output, Targets, Task
 class Pair(Task):
     """A backbone whose embeddings are compared in pairs: rows 2i and 2i + 1 of a batch, as data.plan pairs has them.
 
+    Plan mined has them too, where its `pairs` is set: half of them genuine, half of identities that look alike.
+
     With loss "bce" the pair is one person with probability sigmoid(scale * cosine + bias); both may learn.
     """
 
@@ -39,8 +41,11 @@ class Pair(Task):
         self.bias = nn.Parameter(torch.tensor(bias), requires_grad=learn)
 
     def plan(self, data: DataConfig, index: Index, batch_size: int, seed: int) -> Plan:
-        if data.plan.name != "pairs":
-            raise ValueError(f"task pair learns from pairs, data.plan is {data.plan.name}: set data.plan.name: pairs")
+        if data.plan.name != "pairs" and not getattr(data.plan, "pairs", False):
+            raise ValueError(
+                f"task pair learns from pairs, data.plan is {data.plan.name}: set data.plan.name: pairs, or for hard "
+                "ones mined with pairs: true, images: 2 and neighbours: 1"
+            )
         return super().plan(data, index, batch_size, seed)
 
     def loss(self, embedding: Tensor, targets: Targets) -> Output:

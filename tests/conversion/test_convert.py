@@ -309,6 +309,16 @@ def test_include_and_exclude_choose_classes(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["not.txt", "raw", "set", "some.txt"]
 
 
+def test_excluded_images_are_counted_and_listed(tmp_path: Path) -> None:
+    (tmp_path / "not.csv").write_text("kind,image,identity\nduplicate,person_000/001.jpg,person_000\n")
+    path = make_set(tmp_path, people=2, images=3, exclude=tmp_path / "not.csv")
+    index = Index.open(path)
+    names = {index.name(i) for i in range(len(index))}
+    assert names == {f"person_{p:03d}/{i:03d}.jpg" for p in range(2) for i in range(3)} - {"person_000/001.jpg"}
+    assert [row[:2] for row in rejects(path)] == [["person_000/001.jpg", "excluded"]]
+    assert check(path) == []
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -1,5 +1,6 @@
 """Raw datasets of each layout give the same records in the same order, and say what they left out."""
 
+import csv
 import io
 import os
 import pickle
@@ -368,6 +369,34 @@ def test_include_and_exclude(tmp_path: Path) -> None:
     wanted.write_text("Cy\n")
     with pytest.raises(ValueError, match="no class is left"):
         include_exclude(source, wanted, unwanted)
+
+
+def test_exclude_takes_a_csv_of_images(tmp_path: Path) -> None:
+    odd = os.fsdecode(b"Ann/\xff,2.jpg")  # no UTF-8, and a comma
+    fill(tmp_path / "in", ["Ann/1.jpg", odd, "Bob/1.jpg", "Cy/1.jpg", "Cy/2.jpg"])
+    source = open_source("folder", tmp_path / "in")[""]
+    unwanted, wanted = tmp_path / "exclude.csv", tmp_path / "wanted.txt"
+
+    def write(*names: str) -> None:
+        with open(unwanted, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            csv.writer(file).writerows([["kind", "image"], *(["duplicate", name] for name in names)])
+
+    write(odd, "Bob/1.jpg")
+    kept = include_exclude(source, None, unwanted)
+    assert [kept.name(i) for i in range(len(kept))] == ["Ann/1.jpg", "Cy/1.jpg", "Cy/2.jpg"]
+    assert kept.classes == ["Ann", "Cy"]
+    assert kept.labels.tolist() == [0, 1, 1]
+    assert sorted(kept.skipped) == [(odd, "excluded"), ("Bob/1.jpg", "excluded")]
+    wanted.write_text("Cy\n")
+    assert include_exclude(source, wanted, unwanted).classes == ["Cy"]
+    write()
+    assert include_exclude(source, None, unwanted) is source
+    write("Ann/1.jpg", "Cy/3.jpg")
+    with pytest.raises(ValueError, match=r"1 of 2 images are not in the input, first 'Cy/3.jpg', perhaps you meant"):
+        include_exclude(source, None, unwanted)
+    write("Ann/1.jpg", odd, "Bob/1.jpg", "Cy/1.jpg", "Cy/2.jpg")
+    with pytest.raises(ValueError, match="no image is left"):
+        include_exclude(source, None, unwanted)
 
 
 def test_split_by_identity_depends_on_names_and_seed_alone(tmp_path: Path) -> None:

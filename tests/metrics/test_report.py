@@ -29,6 +29,15 @@ def test_results_stand_side_by_side_with_their_support() -> None:
     assert "failed" not in text
 
 
+def test_nists_figure_stands_under_its_name() -> None:
+    found = figures(4.0, 8000)
+    rows = {line.split("  ")[0]: line for line in format_report({"x": found}).splitlines()}
+    point = found.details["tar_at_far"]["points"][1]
+    low, high = point["tar_interval"]
+    assert rows["FNMR at FMR 1e-2"].split()[-3:] == [f"{1 - point['tar']:.4f}", f"[{1 - high:.4f},", f"{1 - low:.4f}]"]
+    assert "FNMR: 1 - TAR: as NIST counts" in "\n".join(rows)
+
+
 def test_support_for_lower_rates_shows_them() -> None:
     text = format_report({"x": figures(3.0, 60_000)})
     assert "TAR at FAR 1e-3" in text

@@ -1,4 +1,3 @@
-import itertools
 import json
 import math
 
@@ -7,29 +6,18 @@ import pytest
 
 from fastface.metrics.curve import area, curve, equal_error
 from fastface.metrics.folds import stratified_folds
-from fastface.metrics.intervals import wilson
 from fastface.metrics.verification import (
     METRIC_DIRECTION,
-    best_threshold,
     calibrate,
     fold_accuracy,
-    fold_loss,
     metric_direction,
     rates,
     verification,
 )
 from tests.metrics.golden_pairs import golden_pairs
+from tests.metrics.scored import scored
 
 FOLDS_OF_INSIGHTFACE = [0.99, 0.995, 0.996667, 0.998333, 0.995, 0.993333, 0.993333, 0.991667, 1.0, 0.993333]
-
-
-def scored(seed: int, num: int = 60, *, levels: int = 12, dtype: type = np.float64) -> tuple[np.ndarray, np.ndarray]:
-    """Draw pairs whose scores fall on few levels, so that ties abound."""
-    rng = np.random.default_rng(seed)
-    same = rng.random(num) < 0.5
-    same[:2] = True, False
-    scores = np.round((rng.normal(size=num) + 1.2 * same) * levels / 6) / levels
-    return scores.astype(dtype), same
 
 
 def test_golden_pairs_give_the_published_figures() -> None:
@@ -96,8 +84,6 @@ def test_calibration_finds_the_smallest_threshold_that_keeps_the_target(seed: in
     assert fmr(below) > target, "a smaller threshold would do as well"
     assert dtype(point.threshold) == point.threshold, "the threshold exists in the precision of the scores"
     assert point.tar == sum(float(u) >= point.threshold for u in scores[same]) / same.sum()
-    low, high = point.tar_interval
-    assert low <= point.tar <= high
 
 
 def test_a_rate_of_whole_errors_is_not_lost_to_rounding() -> None:
@@ -112,43 +98,6 @@ def test_thirty_expected_errors_support_a_rate() -> None:
         scores = np.append(np.arange(num) / num, 2.0)
         same = np.append(np.zeros(num, dtype=bool), True)
         assert calibrate(scores, same, (1e-2,))[0].supported is supported
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_fold_accuracy_tries_every_threshold(seed: int) -> None:
-    scores, same = scored(seed)
-    folds = np.random.default_rng(seed).permutation(np.arange(60) % 5).astype(np.int16)
-    accuracies, thresholds = [], []
-    for k in range(5):
-        train, levels = folds != k, sorted(set(scores[folds != k]))
-        middles = [(a + b) / 2 for a, b in itertools.pairwise(levels)]
-        tries = sorted([levels[0], *middles, np.nextafter(levels[-1], np.inf)], reverse=True)
-        right = [sum((scores[train] >= t) == same[train]) for t in tries]
-        best = tries[right.index(max(right))]
-        thresholds.append(best)
-        accuracies.append(np.mean((scores[~train] >= best) == same[~train]))
-    found = fold_accuracy(scores, same, folds)
-    assert found.folds == pytest.approx(accuracies, abs=1e-15)
-    assert found.thresholds == pytest.approx(thresholds, abs=1e-15)
-    assert found.mean == pytest.approx(np.mean(accuracies), abs=1e-15)
-    assert found.std == pytest.approx(math.sqrt(sum((a - found.mean) ** 2 for a in accuracies) / 5))
-    assert found.se == pytest.approx(math.sqrt(sum((a - found.mean) ** 2 for a in accuracies) / 4 / 5))
-    assert found.sizes == [12] * 5
-
-
-def test_a_threshold_between_neighbouring_numbers_keeps_them_apart() -> None:
-    low, high = 0.5, float(np.nextafter(0.5, 1))
-    threshold = best_threshold(np.array([low, high]), np.array([False, True]))
-    assert low < threshold <= high
-
-
-def test_the_threshold_is_chosen_without_the_fold_it_judges() -> None:
-    """Fold 1 contradicts fold 0, so each is judged by a threshold that gets all of it wrong."""
-    scores = np.array([0.1, 0.9, 0.1, 0.9])
-    same = np.array([False, True, True, False])
-    found = fold_accuracy(scores, same, np.array([0, 0, 1, 1], dtype=np.int16))
-    assert found.folds[1] == 0.0
-    assert verification(scores, same, np.array([0, 0, 1, 1])).details["accuracy_optimistic"]["acc_best"] == 0.5
 
 
 def test_a_row_of_scores_for_each_fold_is_used_as_that_fold_sees_it() -> None:
@@ -234,29 +183,6 @@ def test_two_pairs_are_enough() -> None:
 def test_folds_with_gaps_are_refused(folds: list[int]) -> None:
     with pytest.raises(ValueError, match="folds"):
         verification(np.array([0.1, 0.2, 0.3, 0.4]), np.array([True, False] * 2), np.array(folds))
-
-
-def test_loss_is_ln_2_without_information_and_falls_with_it() -> None:
-    rng = np.random.default_rng(0)
-    same = np.arange(4000) % 4 == 0
-    folds = stratified_folds(same)
-    losses = [fold_loss(rng.normal(size=4000) + gap * same, same, folds) for gap in (0.0, 1.0, 2.0, 4.0)]
-    assert losses[0] == pytest.approx(math.log(2), abs=0.01)
-    assert losses == sorted(losses, reverse=True)
-    # Two unit normals a distance g apart have the log odds g * s - g * g / 2: their own log loss is the target.
-    s, w = np.linspace(-12, 16, 20001), 28 / 20000
-    own = np.sum(np.exp(-s * s / 2) / math.sqrt(2 * math.pi) * np.logaddexp(0, 2 * s - 2)) * w
-    assert losses[2] == pytest.approx(own, abs=0.03)
-
-
-def test_wilson_agrees_with_its_definition() -> None:
-    """Its ends are the rates from which the observed one is 1.96 standard errors away."""
-    low, high = wilson(45, 50)
-    for end in (low, high):
-        assert abs(0.9 - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / 50), rel=1e-6)
-    assert wilson(0, 50)[0] == 0.0
-    assert wilson(50, 50)[1] == 1.0
-    assert 0 < wilson(0, 50)[1] < 0.1
 
 
 def test_details_are_json_and_metrics_have_the_shared_keys() -> None:

@@ -13,7 +13,7 @@ from fastface.data.mixed_index import MixedIndex
 from fastface.data.plan import STREAMS, Plan, hash_numbers
 from fastface.data.plans.clips import Clips
 from fastface.data.plans.drawn import Drawn
-from fastface.data.plans.mined import Mined
+from fastface.data.plans.mined import Mined, Refreshing
 from fastface.data.plans.mixture import Mixture, WindowedMixture
 from fastface.data.plans.pairs import Pairs
 from fastface.data.plans.per_identity import PerIdentity
@@ -56,7 +56,18 @@ PLANS = {
     ),
     "mined": Kind(
         lambda s, index, batch, seed: Mined(
-            index, s.file, s.images, s.neighbours, batch, seed, scope=s.scope, too_few=s.too_few
+            index,
+            s.file,
+            s.images,
+            s.neighbours,
+            batch,
+            seed,
+            scope=s.scope,
+            too_few=s.too_few,
+            pairs=s.pairs,
+            refreshing=Refreshing(s.refresh_steps, s.source, s.source_images, s.listed, s.cap)
+            if s.refresh_steps is not None
+            else None,
         ),
         None,
     ),

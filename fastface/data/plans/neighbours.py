@@ -22,30 +22,39 @@ class Neighbours(NamedTuple):
     sha256: str  # of the file
 
 
-def write_neighbours(path: Path, ids: np.ndarray, dataset_id: str, weights: np.ndarray | None = None) -> None:
-    """Write a file for data.plan.file: arrays as in Neighbours, and the shard set they are for. Whole or not at all."""
+def nobody(num_classes: int) -> Neighbours:
+    """Return lists that are empty: whoever accompanies a seed is drawn at random. They take no memory."""
+    return Neighbours(np.broadcast_to(np.int32(-1), (num_classes, 1)), None, "")
+
+
+def write_neighbours(path: Path, ids: np.ndarray, dataset_id: str, weights: np.ndarray | None = None) -> str:
+    """Write a file for data.plan.file: arrays as in Neighbours, and the shard set they are for. Whole or not at all.
+
+    Equal neighbours give equal bytes. Returns the file's SHA-256.
+    """
     arrays = {"neighbours": np.asarray(ids, np.int32), "dataset_id": np.array(dataset_id)}
     if weights is not None:
         arrays["weights"] = np.asarray(weights, np.float64)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     write_durably(path, buffer.getvalue())
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
-def read_neighbours(path: Path, index: Index) -> Neighbours:
-    """Read and check the neighbours of the classes of `index`; ValueError says what does not fit."""
+def read_neighbours(path: Path, index: Index, what: str = "data.plan.file") -> Neighbours:
+    """Read and check the neighbours of the classes of `index`; ValueError says what does not fit in `what`."""
     try:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:
-        raise ValueError(f"data.plan.file {path} does not exist: it is what a miner writes") from None
+        raise ValueError(f"{what} {path} does not exist: it is what a miner writes") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, AttributeError) as error:
-        raise ValueError(f"data.plan.file {path} is no .npz of plain arrays ({error}): mine again") from None
+        raise ValueError(f"{what} {path} is no .npz of plain arrays ({error}): mine again") from None
 
-    def wrong(what: str) -> ValueError:
-        return ValueError(f"data.plan.file {path}: {what}; mine again on {index.path}")
+    def wrong(reason: str) -> ValueError:
+        return ValueError(f"{what} {path}: {reason}; mine again on {index.path}")
 
     if missing := {"neighbours", "dataset_id"} - set(found):
         raise wrong(f"it has no array {sorted(missing)[0]!r}")

@@ -1,5 +1,6 @@
 """Raw datasets of any layout -> Source: classes, labels and the encoded bytes of every record."""
 
+import csv
 import os
 import stat
 import sys
@@ -144,8 +145,45 @@ def _read_class_file(path: Path, classes: set[str]) -> list[str]:
     return names
 
 
+def _read_image_file(path: Path) -> set[str] | None:
+    """Read the column `image` of a csv, such as the audit's exclude.csv; None where the file is no such csv."""
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        rows = csv.DictReader(file)
+        if "image" not in (rows.fieldnames or []) or len(rows.fieldnames or []) < 2:
+            return None
+        return {row["image"] for row in rows}
+
+
+def _without_images(source: Source, path: Path, images: set[str]) -> Source:
+    """Drop images by name; each joins `skipped` as "excluded"."""
+    named = [i for i in range(len(source)) if source.name(i) in images]
+    missing = images - {source.name(i) for i in named}
+    if missing:
+        first = min(missing)
+        hint = nearest(first, [source.name(i) for i in range(min(len(source), 100_000))])
+        raise ValueError(
+            f"{path}: {len(missing):,} of {len(images):,} images are not in the input, first {first!r}{hint}; "
+            "make the audit of shards that were made of this input"
+        )
+    if not named:
+        return source
+    if len(named) == len(source):
+        raise ValueError(f"no image is left by exclude {path}")
+    left_out = [(source.name(i), "excluded") for i in named]
+    kept = subset(source, np.delete(np.arange(len(source)), named))
+    kept.skipped = [*source.skipped, *left_out]
+    return kept
+
+
 def include_exclude(source: Source, include_file: str | Path | None, exclude_file: str | Path | None) -> Source:
-    """Keep the classes named in one file and drop those named in another; either may be None."""
+    """Keep the classes named in one file and drop those named in another; either may be None.
+
+    What is dropped may also be a csv of images (a header with `image` and other columns), as the audit writes it;
+    then classes that are left without images vanish.
+    """
+    images = None if exclude_file is None else _read_image_file(Path(exclude_file))
+    if exclude_file is not None and images is not None:
+        source, exclude_file = _without_images(source, Path(exclude_file), images), None
     wanted, classes = np.ones(len(source.classes), bool), set(source.classes)
     if include_file is not None:
         named = set(_read_class_file(Path(include_file), classes))

@@ -75,6 +75,9 @@ class AdaFace(Margin):
             self.std.copy_(torch.where(ok, self.t_alpha * std + (1.0 - self.t_alpha) * self.std, self.std))
         self.mean.copy_(torch.where(ok, self.mean + self.t_alpha * total / count, self.mean))
 
+    def forget(self) -> None:
+        self._step.take()
+
 
 class CurricularFace(Margin):
     """arcface for the target; the head turns a negative above it into cos_j * (t + cos_j).
@@ -110,6 +113,9 @@ class CurricularFace(Margin):
         count, total, _ = step
         moved = self.alpha * total / count + (1.0 - self.alpha) * self.t
         self.t.copy_(torch.where(moved.isfinite(), moved, self.t))
+
+    def forget(self) -> None:
+        self._step.take()
 
 
 class MagFace(Margin):

@@ -86,6 +86,9 @@ class Margin(nn.Module, ABC):
     def settle(self) -> None:
         """Move the state by what the step has shown, and forget the step."""
 
+    def forget(self) -> None:
+        """Forget what the step has shown: it is not taken."""
+
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={getattr(self, name)}" for name in [*parameter_names(type(self)), "gradient"])
 

@@ -87,6 +87,35 @@ def test_every_identity_is_a_seed_once_an_epoch_or_as_its_weight_says(tmp_path: 
     assert seeds[int(people[4])] < total / len(people) / 4
 
 
+def test_pairs_are_genuine_in_every_second_group_and_look_alike_in_the_others(tmp_path: Path) -> None:
+    path = neighbours_of(INDEX, tmp_path)
+    plain, plan = (Mined(INDEX, path, 2, 1, 24, seed=3, pairs=pairs) for pairs in (False, True))
+    assert plan.describe() == {**plain.describe(), "pairs": True}
+    lists = read_neighbours(path, INDEX).ids
+    alike = 0
+    for step in range(2 * plan.steps_per_epoch):
+        groups, given = plan[step].records.reshape(6, 4), plain[step].records.reshape(6, 4)
+        for number, (group, was) in enumerate(zip(groups.tolist(), given.tolist(), strict=True)):
+            seed, other = INDEX.label[was[0]], INDEX.label[was[2]]
+            kinds = [INDEX.label[a] == INDEX.label[b] for a, b in (group[:2], group[2:])]
+            impostors = (number + step % plan.steps_per_epoch) % 2 == 1
+            assert kinds == ([False, False] if impostors else [True, True])
+            assert group == ([was[0], was[2], was[1], was[3]] if impostors else was)
+            alike += impostors and other in lists[seed]
+    assert alike > 0.4 * plan.steps_per_epoch * 6
+
+
+def test_lists_can_be_exchanged(tmp_path: Path) -> None:
+    """A plan that begins with nobody and is given a file's lists goes on as one that began with the file."""
+    path = neighbours_of(INDEX, tmp_path)
+    write_neighbours(path, read_neighbours(path, INDEX).ids, INDEX.dataset_id)  # without weights
+    begun, later = Mined(INDEX, path, 2, 1, 16, seed=0), Mined(INDEX, None, 2, 1, 16, seed=0)
+    assert later[3].records.tolist() != begun[3].records.tolist()
+    later.use(read_neighbours(path, INDEX))
+    for step in range(50):
+        assert later[step].records.tolist() == begun[step].records.tolist()
+
+
 def test_too_few_images_are_named_as_ever(tmp_path: Path) -> None:
     path = neighbours_of(INDEX, tmp_path)
     assert "identities have fewer than 2 images" in Mined(INDEX, path, 2, 1, 16, 0).notes[0]
@@ -167,7 +196,7 @@ def slowly(plan: Mined, lists: np.ndarray, step: int) -> list[int]:
     seeds = [people[n] for n in plan._shares.at(epoch, np.array([position]))[0][0].tolist()]
     wanted: list[int | None] = list(seeds)
     for seed in seeds:
-        listed = [n for n in lists[seed].tolist() if n >= 0]
+        listed = [n for n in lists[seed].tolist() if n >= 0 and n in people]
         draw = hash_numbers(key, STREAMS["neighbour"], seed)
         wanted += [listed[feistel(n, len(listed), draw)] if n < len(listed) else None for n in range(plan.neighbours)]
     taken: list[int | None] = []

@@ -1,0 +1,156 @@
+"""RUN -> its fp32 .onnx file, and files in fp16 and int8 made of that, each accepted by what it loses on pairs."""
+
+import json
+import tempfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fastface import checkpoint
+from fastface.acceptance import MAX_DROP, Verdict, judge
+from fastface.card import Card, Precision
+from fastface.config import RunConfig
+from fastface.data.image_sets import ShardImages
+from fastface.deployment import Exported, calibration_pairs, decisions_of, export
+from fastface.evaluators import evaluate_on, images_for
+from fastface.match_export import ExportedMatcher
+from fastface.onnx_graph import opset_of, seal
+from fastface.predictor import Embedder, find_checkpoint, open_onnx
+from fastface.quantisation import METHODS, SAMPLES, RangeImages, draw_images, to_fp16, to_int8
+from fastface.run import open_data
+from fastface.thresholds import TARGETS
+
+
+class Narrower(NamedTuple):
+    """A file that was accepted."""
+
+    path: Path
+    card: Card
+    verdict: Verdict
+
+    def report(self) -> str:
+        lines = [
+            f"{self.path}  ({self.path.stat().st_size / 1e6:.1f} MB, {self.card.precision}, opset {self.card.opset}, "
+            "dynamic batch)",
+            f"  {self.card.quantisation['method']}",
+            f"  beside fp32, on {self.verdict.about}, a fall of {self.verdict.max_drop:g} being accepted:",
+            self.verdict.report(),
+        ]
+        for t in self.card.thresholds:
+            lines.append(f"  FMR {t.target_fmr:g}: threshold {t.threshold:.4f}, of its own scores")
+        return "\n".join(lines)
+
+
+class Exports(NamedTuple):
+    whole: Exported | ExportedMatcher
+    narrower: list[Narrower]
+    refused: list[str]
+    """Why each of the others was refused; of those nothing was written."""
+
+
+def export_all(
+    model: Path,
+    precisions: Collection[Precision],
+    *,
+    out: Path | None = None,
+    calibrate_on: Path | None = None,
+    images: Path | None = None,
+    int8_images: Path | None = None,
+    int8_samples: int = SAMPLES,
+    max_drop: float = MAX_DROP,
+    targets: Sequence[float] = TARGETS,
+    strict: bool = False,
+) -> Exports:
+    """Write the network in fp32, then in each narrower precision, as model.fp16.onnx and so on, with its own card.
+
+    Thresholds are calibrated on the scores of each file. A narrower one must not lose more than `max_drop` of accuracy
+    or TAR on the pairs of the thresholds.
+
+    Args:
+        model, out, calibrate_on, images, targets, strict: as of `export`.
+        int8_images: shard set, folder or .tar of the images that set int8's ranges; default: the run's training shards.
+        int8_samples: how many of them.
+
+    Raises:
+        ValueError: as `export`, and before anything is written where something is missing.
+    """
+    if not 0 <= max_drop < 1:
+        raise ValueError(f"--max-drop {max_drop:g} is not a rate from 0 to 1, such as 0.01 for a point in a hundred")
+    if int8_samples < 1:
+        raise ValueError(f"--int8-samples {int8_samples}: at least one image must set the ranges")
+    chosen: list[Precision] = [precision for precision in ("fp16", "int8") if precision in precisions]
+    if not chosen:
+        made = export(model, out=out, calibrate_on=calibrate_on, images=images, targets=targets, strict=strict)
+        return Exports(made, [], [])
+    saved = find_checkpoint(model)
+    config = RunConfig.model_validate_json(json.dumps(saved.state["config"]))
+    card = Card.of(saved.state["card"], f"fp16 and int8 are for networks of images, and {saved.path}")
+    pairs = calibration_pairs(config, card, calibrate_on, images)
+    if pairs is None:
+        raise ValueError(
+            "fp16 and int8 are accepted by what they lose on pairs, and the run has no evaluation set: "
+            "give --calibrate PAIRS_OR_SHARDS"
+        )
+    ranges = range_images(config, card, int8_images, int8_samples) if "int8" in chosen else None
+    whole = export(model, out=out, calibrate_on=calibrate_on, images=images, targets=targets, strict=strict)
+    assert isinstance(whole, Exported)
+    reference = open_onnx(whole.path, whole.card)
+    before = evaluate_on(pairs, reference, batch=config.eval.batch_size)
+    narrower: list[Narrower] = []
+    refused: list[str] = []
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=whole.path.parent) as work:
+        for precision in chosen:
+            path = Path(work) / f"model.{precision}.onnx"
+            about = convert(whole.path, path, precision, ranges, reference)
+            card = whole.card.model_copy(update={"precision": precision, "opset": opset_of(path)})
+            try:
+                after = evaluate_on(pairs, open_onnx(path, card), batch=config.eval.batch_size)
+            except ValueError as error:  # the pairs are fine: fp32 could be scored
+                refused.append(f"{precision} refused, and not written: {error}")
+                continue
+            verdict = judge(before, after, pairs, max_drop=max_drop)
+            if not verdict.accepted:
+                refused.append(f"{precision} refused, and not written: {verdict.reason}\n{verdict.report()}")
+                continue
+            decisions = decisions_of(after, pairs, path, targets, strict=strict)
+            card = card.model_copy(update={**decisions, "quantisation": about | verdict.as_json()})
+            narrower.append(Narrower(put(path, whole.path.parent, card), card, verdict))
+    return Exports(whole, narrower, refused)
+
+
+def convert(
+    source: Path, path: Path, precision: Precision, ranges: RangeImages | None, reference: Embedder
+) -> dict[str, str]:
+    """Write the fp32 file in another precision; return how, for its card."""
+    about = {"method": METHODS[precision]}
+    if precision == "fp16":
+        to_fp16(source, path)
+    else:
+        assert ranges is not None
+        to_int8(source, path, ranges.images, reference.prepare)
+        about["images"] = ranges.about
+    seal(path, precision)
+    return about
+
+
+def put(path: Path, folder: Path, card: Card) -> Path:
+    """Move a finished file into its folder, beside its card."""
+    final = folder / path.name
+    checkpoint.write_json(final.with_suffix(".json"), card.model_dump(mode="json"))
+    return path.replace(final)
+
+
+def range_images(config: RunConfig, card: Card, chosen: Path | None, count: int) -> RangeImages:
+    """Draw the images whose activations set int8's ranges, from the run's training shards where none are named."""
+    if chosen is not None:
+        return draw_images(images_for(card, chosen), card, count)
+    if config.data.shards is None and not config.data.sources:
+        raise ValueError(
+            "this model brings no training shards, whose images would set int8's ranges: give --int8-images "
+            "DIR_OR_SHARDS, faces cut as it takes them, of no test set"
+        )
+    try:
+        images = ShardImages(open_data(config))
+    except (ValueError, OSError) as error:
+        raise ValueError(f"the run's training shards cannot be opened, give --int8-images: {error}") from None
+    return draw_images(images, card, count)
