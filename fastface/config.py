@@ -281,16 +281,11 @@ class RunConfig(Section):
     def _consistent(self) -> "RunConfig":
         match = isinstance(self.task, MatchTask)
         if match != bool(self.data.embeddings):
-            raise ValueError(
-                "task match and data.embeddings go together"
-                + ("" if match else ": other tasks learn from images, data.shards")
-            )
+            raise ValueError("task match and data.embeddings go together; other tasks learn from images, data.shards")
         for name, one in self.eval.sets.items():
             if match != bool(one.embeddings):
-                raise ValueError(
-                    f"eval.sets.{name}: "
-                    + ("task match is evaluated on embeddings" if match else "embeddings are for task match")
-                )
+                what = "task match is evaluated on embeddings" if match else "embeddings are for task match"
+                raise ValueError(f"eval.sets.{name}: {what}")
         if match and (self.model.weights or self.model.pretrained):
             raise ValueError("task match has no network of images: take model.weights and model.pretrained away")
         if match and (self.eval.flip != "none" or self.eval.centre):

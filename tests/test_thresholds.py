@@ -10,9 +10,18 @@ import pytest
 from fastface.card import Calibration, Card, Threshold
 from fastface.metrics.calibration import cllr, held_out_llrs
 from fastface.metrics.curve import calibrate
+from fastface.metrics.dependence import rate_interval
 from fastface.metrics.folds import Pairs
 from fastface.metrics.intervals import wilson
-from fastface.thresholds import Evidence, calibration_of, describe_evidence, pairs_digest, threshold_table
+from fastface.thresholds import (
+    Evidence,
+    calibration_of,
+    decide,
+    describe_evidence,
+    intervals_of,
+    pairs_digest,
+    threshold_table,
+)
 
 EVIDENCE = Evidence("some pairs", "p" * 64, "m" * 64, "d" * 64)
 
@@ -25,13 +34,13 @@ def scored(num: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def test_the_table_says_what_it_rests_on() -> None:
-    scores, same, _ = scored()
-    loose, strict = threshold_table(calibrate(scores, same, (0.2, 0.01)), EVIDENCE)
+    scores, same, folds = scored()
+    loose, strict = decide(scores, same, folds, (0.2, 0.01), EVIDENCE)["thresholds"]
     errors = sum(s >= loose.threshold for s, k in zip(scores.tolist(), same.tolist(), strict=True) if not k)
     hits = sum(s >= loose.threshold for s, k in zip(scores.tolist(), same.tolist(), strict=True) if k)
     assert (loose.errors, loose.fmr, loose.tar) == (errors, errors / 200, hits / 200)
     assert loose.fmr_interval == wilson(errors, 200)
-    assert loose.tar_interval == wilson(hits, 200)
+    assert loose.tar_interval == pytest.approx(wilson(hits, 200))
     assert (loose.dataset_id, loose.pairs_sha256, loose.model_sha256) == ("d" * 64, "p" * 64, "m" * 64)
     assert loose.rule is not None
     assert "FMR <= target" in loose.rule
@@ -42,12 +51,27 @@ def test_the_table_says_what_it_rests_on() -> None:
     assert "too few" in lines[2]
 
 
+def test_intervals_allow_for_persons_who_recur() -> None:
+    scores, same, _ = scored()
+    points = calibrate(scores, same, (0.2,))
+    persons = np.stack([np.arange(400) // 80, np.where(same, np.arange(400) // 80, 5 + np.arange(400) // 80)])
+    ((alone, _),) = intervals_of(points, scores, same, None)
+    ((fmr, tar),) = intervals_of(points, scores, same, persons)
+    wrong = scores[~same] >= points[0].threshold
+    assert fmr == rate_interval(wrong, same[~same], persons[:, ~same])
+    assert tar.low < points[0].tar < tar.high
+    assert fmr.method != alone.method
+    table = threshold_table(points, EVIDENCE, [(fmr, tar)])
+    assert (table[0].fmr_interval, table[0].interval_method) == ((fmr.low, fmr.high), fmr.method)
+
+
 def test_strict_refuses_what_the_pairs_are_too_few_for() -> None:
     scores, same, _ = scored()
     points = calibrate(scores, same, (0.2, 0.01, 0.001))
+    intervals = intervals_of(points, scores, same, None)
     with pytest.raises(ValueError, match=r"200 impostor pairs, .*0\.01 \(3,000\), 0\.001 \(30,000\)"):
-        threshold_table(points, EVIDENCE, strict=True)
-    assert len(threshold_table(points[:1], EVIDENCE, strict=True)) == 1
+        threshold_table(points, EVIDENCE, intervals, strict=True)
+    assert len(threshold_table(points[:1], EVIDENCE, intervals[:1], strict=True)) == 1
 
 
 def test_the_calibration_is_judged_on_folds_it_has_not_seen() -> None:

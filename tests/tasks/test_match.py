@@ -136,9 +136,11 @@ def test_it_learns_which_values_count_and_is_better_than_the_cosine_on_other_peo
     assert match["metrics"]["auc"] > cosine["metrics"]["auc"] + 0.05
     assert match["calibration"]["cllr"] < cosine["calibration"]["cllr"]
     assert match["details"]["failures"]["genuine"] > 0  # row 2 of val failed, and counts
-    split = cosine["mcnemar"]
-    assert split["only_first"] > split["only_second"]
-    assert f"{split['only_first']} pairs that only match decides rightly" in text
+    accuracy = cosine["match_beside_it"][0]
+    assert accuracy["changed"]["gained"] > accuracy["changed"]["lost"]
+    assert accuracy["gain"] == pytest.approx(match["metrics"]["acc"] - cosine["metrics"]["acc"], abs=0.01)
+    assert accuracy["interval"][0] < accuracy["gain"] < accuracy["interval"][1]
+    assert "match beside it, accuracy" in text
     assert cosine["tuned"]["F1"]["f1"] < match["tuned"]["F1"]["f1"]
     assert {file.name for file in tmp_path.iterdir()} == {
         "metrics.json",
@@ -246,8 +248,8 @@ ONE_EACH = {"plan": {"name": "per-identity", "images": 1}}
         (
             {
                 "task": {"pairs": "all"},
-                "data": {"plan": {"name": "per-identity", "images": 1, "too_few": "repeat"}},
-                "train": {"batch_size": 16},
+                "data": ONE_EACH,
+                "train": {"batch_size": 16, "micro_batch": 16},
             },
             "at most 1 image",
         ),
