@@ -20,7 +20,15 @@ from fastface.match_evaluation import (
     open_embedding_pairs,
     score_pairs,
 )
-from fastface.metrics.calibration import calibration_curve, cllr, ece, held_out_llrs, min_cllr
+from fastface.metrics.calibration import (
+    ENOUGH_FOR_ISOTONIC,
+    calibration_curve,
+    cllr,
+    ece,
+    fit_isotonic,
+    held_out_llrs,
+    min_cllr,
+)
 from fastface.metrics.calibration_picture import calibration_picture
 from fastface.metrics.curve import rates
 from fastface.metrics.drop import Drop, drops
@@ -52,7 +60,7 @@ def load_matcher(model: str | Path, *, device: str = "cpu") -> LoadedMatcher:
     if path.suffix == ".onnx":
         if not path.is_file():
             raise ValueError(f"no such file: {path}")
-        return LoadedMatcher(onnx_score(path), MatchCard.read(path.with_name("model.json")), str(path))
+        return LoadedMatcher(onnx_score(path), MatchCard.read(path.with_suffix(".json")), str(path))
     saved = find_checkpoint(path)
     network, card = comparator_of(saved)
     return LoadedMatcher(module_score(network, device), card, str(saved.path))
@@ -108,7 +116,7 @@ def assess_matcher(
         against = [] if name == "match" else drops(result.scores, scores["match"], result.same, _folds(opened))
         llrs[name] = held_out_llrs(result.scores, result.same, _folds(opened))
         tuned = tune(result.scores, result.same, _folds(opened))
-        facts = _calibration_facts(result, llrs[name])
+        facts = _calibration_facts(result, llrs[name], _folds(opened))
         lines += [*_said(name, tuned, facts, against), ""]
         content[name] = {
             "metrics": result.metrics,
@@ -133,10 +141,10 @@ def _folds(opened: EmbeddingPairs) -> np.ndarray:
     return opened.pairs.fold
 
 
-def _calibration_facts(result: Result, llrs: np.ndarray) -> dict[str, object]:
+def _calibration_facts(result: Result, llrs: np.ndarray, folds: np.ndarray) -> dict[str, object]:
     there = np.isfinite(llrs)
     values, same = llrs[there], result.same[there]
-    return {
+    facts: dict[str, object] = {
         "rule": "Platt's fit on the other folds",
         "cllr": cllr(values, same),
         "min_cllr": min_cllr(result.scores[there], same),
@@ -144,12 +152,17 @@ def _calibration_facts(result: Result, llrs: np.ndarray) -> dict[str, object]:
         "failures": int((~there).sum()),
         "curve": [one._asdict() for one in calibration_curve(values, same)],
     }
+    if min(int(same[folds[there] != fold].sum()) for fold in np.unique(folds)) >= ENOUGH_FOR_ISOTONIC:
+        facts["cllr_isotonic"] = cllr(held_out_llrs(result.scores[there], same, folds[there], fit_isotonic), same)
+    return facts
 
 
 def _said(name: str, tuned: Mapping[str, Tuned], facts: Mapping[str, object], against: Sequence[Drop]) -> list[str]:
     head = (
         f"{name}: held-out Cllr {facts['cllr']:.4f} bits (order alone {facts['min_cllr']:.4f}), ECE {facts['ece']:.4f}"
     )
+    if "cllr_isotonic" in facts:
+        head += f"; by isotonic regression Cllr {facts['cllr_isotonic']:.4f}"
     lines = [head, "  threshold chosen by  range over folds     accuracy  precision  recall      F1     FMR"]
     for rule, t in tuned.items():
         span = f"{t.lowest:.4f} to {t.highest:.4f}"

@@ -6,6 +6,7 @@ leaves no trace. Scores that are not finite are failures: they are left out of f
 """
 
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -149,8 +150,13 @@ def ece(llrs: np.ndarray, same: np.ndarray, *, prior: float = 0.5, bins: int = B
     return sum(b.weight * abs(b.stated - b.observed) for b in calibration_curve(llrs, same, prior=prior, bins=bins))
 
 
-def held_out_llrs(scores: np.ndarray, same: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Return the LLR of each pair by Platt's fit on the other folds, float64 [P]; NaN for a failure.
+def held_out_llrs(
+    scores: np.ndarray,
+    same: np.ndarray,
+    folds: np.ndarray,
+    fit: Callable[[np.ndarray, np.ndarray], Fit] = fit_platt,
+) -> np.ndarray:
+    """Return the LLR of each pair by the fit to the other folds, float64 [P]; NaN for a failure.
 
     Folds that share no person (metrics.folds.make_folds) make this an estimate for people never seen. ValueError where
     the other folds of one lack a kind.
@@ -158,7 +164,7 @@ def held_out_llrs(scores: np.ndarray, same: np.ndarray, folds: np.ndarray) -> np
     llrs = np.empty(len(scores))
     for fold in range(int(folds.max()) + 1):
         held = folds == fold
-        llrs[held] = fit_platt(scores[~held], same[~held]).llr(scores[held])
+        llrs[held] = fit(scores[~held], same[~held]).llr(scores[held])
     return llrs
 
 

@@ -54,6 +54,7 @@ def _ratios(axes: Axes, name: str, llrs: np.ndarray, same: np.ndarray) -> None:
         axes.stairs(share, edges, color=colour, linewidth=1.2, zorder=3)
     axes.axvline(0, color=INK, linewidth=1.2, linestyle="--")
     axes.set_xlim(-15, 15)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.25)  # room for the legend
     axes.set_title(f"Log-likelihood ratios: {name}")
     axes.set_xlabel("natural logarithm; right of 0 speaks for one person")
     axes.set_ylabel("share of pairs")

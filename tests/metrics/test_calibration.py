@@ -177,6 +177,15 @@ def test_folds_are_judged_by_the_others() -> None:
     assert np.isfinite(np.delete(found, 5)).all()
 
 
+def test_folds_take_any_fit() -> None:
+    scores, same = scored(40, 40, 10)
+    folds = np.arange(80) % 2
+    with pytest.warns(UserWarning, match="isotonic calibration on 20"):
+        found = held_out_llrs(scores, same, folds, fit_isotonic)
+        other = fit_isotonic(scores[folds == 1], same[folds == 1])
+    np.testing.assert_allclose(found[folds == 0], other.llr(scores[folds == 0]))
+
+
 def test_failures_take_no_part() -> None:
     scores, same = scored(30, 30, 11)
     more, kinds = np.append(scores, [np.nan, -np.inf, np.nan]), np.append(same, [True, True, False])
