@@ -79,7 +79,7 @@ def fit_platt(scores: np.ndarray, same: np.ndarray) -> Platt:
     doubt = np.where(kinds, 1 / (genuine + 2), 1 / (impostors + 2)) * apart  # that a pair is what it is said to be
     each = np.where(kinds, 0.5 / genuine, 0.5 / impostors) * len(values)
     inputs = (values - centre) / spread
-    fit = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=1000)
+    fit = LogisticRegression(C=np.inf, solver="lbfgs", tol=1e-9, max_iter=1000)
     fit.fit(  # every pair twice: as what it is, and as the other kind
         np.tile(inputs, 2)[:, None],
         np.concatenate([kinds, ~kinds]),
