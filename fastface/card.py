@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from fastface.config import RunConfig
+from fastface.data.normalisation import PerColour
 
 RULE = "accept iff score >= threshold, the smallest with FMR <= target on the calibration pairs; no interpolation"
 
@@ -95,9 +96,9 @@ class Card(BaseModel):
     """Width, height in px."""
     colour: Literal["RGB"] = "RGB"
     layout: Literal["NCHW"] = "NCHW"
-    mean: float
-    std: float
-    """The network takes (pixel - mean) / std, float32."""
+    mean: PerColour
+    std: PerColour
+    """The network takes (pixel - mean) / std, float32; one number, or one for each of red, green and blue."""
     crop: float | str | None = None
     """How images were cut before resizing, as given to make_shards --crop or --align; null: not cut."""
     flip: Literal["none", "sum", "concat"] = "none"
@@ -132,7 +133,7 @@ class Card(BaseModel):
     def of(cls, content: Any, where: str) -> "Card":
         """Check the contents of a card; ValueError says what is wrong with it."""
         if isinstance(content, dict) and content.get("kind") == "match":
-            raise ValueError(f"{where} compares embeddings, and takes no images: evaluate it with --embeddings")
+            raise ValueError(f"{where} compares embeddings, and takes no images: evaluate.py --protocol match does")
         try:
             return cls.model_validate(content)
         except ValueError as error:

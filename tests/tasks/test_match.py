@@ -11,7 +11,6 @@ import pytest
 import torch
 import yaml
 
-from fastface.assessment import assess
 from fastface.card import Card, MatchCard
 from fastface.command import load_config
 from fastface.data.batch import Batch
@@ -19,7 +18,7 @@ from fastface.data.embedding_index import EmbeddingIndex
 from fastface.data.plans.neighbours import write_neighbours
 from fastface.deployment import export
 from fastface.match_export import ExportedMatcher, calibration_pairs
-from fastface.matching import load_matcher
+from fastface.matching import assess_matcher, load_matcher
 from fastface.models.matcher import Matcher
 from fastface.predictor import find_checkpoint, load_embedder
 from fastface.tasks.match import Match
@@ -130,7 +129,7 @@ def learned(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_learns_which_values_count_and_is_better_than_the_cosine_on_other_people(
     learned: Path, rows: Path, tmp_path: Path
 ) -> None:
-    text = assess(learned, **OPTIONS, embeddings=[rows / "val"], pairs="400", out=tmp_path)
+    text = assess_matcher(learned, embeddings=rows / "val", pairs="400", out=tmp_path)
     found = json.loads((tmp_path / "metrics.json").read_text())
     match, cosine = found["match"], found["cosine"]
     assert match["metrics"]["auc"] > cosine["metrics"]["auc"] + 0.05
@@ -177,7 +176,7 @@ def test_it_ships(learned: Path, made: ExportedMatcher, rows: Path, tmp_path: Pa
     report = made.report()
     assert "log-likelihood ratio =" in report
     assert "a guess" in report
-    again = assess(made.path, **OPTIONS, embeddings=[rows / "val"], pairs="200", out=tmp_path)
+    again = assess_matcher(made.path, embeddings=rows / "val", pairs="200", out=tmp_path)
     assert "at the card's threshold" in again
 
 
@@ -199,19 +198,6 @@ def test_calibrated_on_other_pairs(learned: Path, rows: Path, tmp_path: Path) ->
     assert default.about.startswith("200 pairs")
 
 
-OPTIONS: dict[str, Any] = {
-    "images": None,
-    "bin": None,
-    "crop": "as-trained",
-    "flip": None,
-    "compat": None,
-    "baselines": False,
-    "seed": 0,
-    "batch_size": 8,
-    "device": "cpu",
-}
-
-
 def test_each_tool_names_what_belongs_to_the_other(
     learned: Path, made: ExportedMatcher, rows: Path, tmp_path: Path
 ) -> None:
@@ -219,10 +205,8 @@ def test_each_tool_names_what_belongs_to_the_other(
         load_embedder(learned)
     with pytest.raises(ValueError, match="compares embeddings, and takes no images"):
         Card.read(made.path.with_name("model.json"))
-    with pytest.raises(ValueError, match="are compared as they are"):
-        assess(learned, **{**OPTIONS, "baselines": True}, embeddings=[rows / "val"], pairs="9", out=tmp_path)
     with pytest.raises(ValueError, match=r"embeddings of 6 values, the matcher compares 8"):
-        assess(learned, **OPTIONS, embeddings=[rows / "other"], pairs="9", out=tmp_path)
+        assess_matcher(learned, embeddings=rows / "other", pairs="9", out=tmp_path)
 
 
 def test_other_embeddings_do_not_go_on(rows: Path, tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ class Engine:
             searches = [search for search in searches if not self._narrowed(search)]
             if not searches and self.passes:
                 return
+            assert len(self.passes) < 64, "a pass narrows a bracket by a factor; 32 bits are soon used up"
             brackets, expected = (searches, self.coarse.sum(axis=0)) if self.passes else self._guessed(searches)
             self._take_in(*self._over_all(self._windows(brackets, expected)))
 
@@ -128,8 +129,10 @@ class Engine:
             counts = counts if dist.is_main() else no_counts(windows)
         left = [unit for unit in self.panels.units() if unit not in done][dist.rank() :: dist.world()]
         counts += self._over(self.panels, windows, left, number)
-        sums = (dist.total(torch.from_numpy(part).to(self.device)).cpu().numpy() for part in counts[:3])
-        return windows, Counts(*sums, np.concatenate(dist.gather_rows(counts.kept)))
+        coarse, slots, rescored = (
+            dist.total(torch.from_numpy(part).to(self.device)).cpu().numpy() for part in counts[:3]
+        )
+        return windows, Counts(coarse, slots, rescored, np.concatenate(dist.gather_rows(counts.kept)))
 
     def _over(self, panels: Panels, windows: list[Window], units: list[Unit], number: int | None = None) -> Counts:
         """Count the pairs of some couples of panels; keep them as pass `number` where there is a state to keep."""

@@ -1,4 +1,4 @@
-"""Embeddings in memory or in a mapped file -> panels of unit length in identity order, kept for a while."""
+"""Embeddings in memory or in a mapped file -> panels of unit length in identity order, kept as memory allows."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Rows(NamedTuple):
 
     def part(self, number: int, seed: int = 0) -> Rows:
         """Draw whole identities until there are so many rows, or hardly more."""
-        starts = np.append(0, np.unique(self.stop))
-        chosen = np.random.Generator(np.random.Philox(seed)).permutation(len(starts) - 1)
-        sizes = np.diff(starts)[chosen]
-        chosen = chosen[: int(np.searchsorted(np.cumsum(sizes), number)) + 1]
-        sizes = np.diff(starts)[chosen]
-        places = np.concatenate([np.arange(starts[c], starts[c + 1]) for c in chosen.tolist()])
+        sizes = np.diff(np.append(0, np.unique(self.stop)))
+        identity = np.repeat(np.arange(len(sizes)), sizes)
+        drawn = np.random.Generator(np.random.Philox(seed)).permutation(len(sizes))
+        chosen = np.zeros(len(sizes), bool)
+        chosen[drawn[: int(np.searchsorted(np.cumsum(sizes[drawn]), number)) + 1]] = True
+        places, sizes = np.flatnonzero(chosen[identity]), sizes[chosen]
         stop = np.repeat(np.cumsum(sizes), sizes)
         genuine = int((sizes * (sizes - 1) // 2).sum())
         pairs = len(places) * (len(places) - 1) // 2
