@@ -133,7 +133,7 @@ class Card(BaseModel):
     def of(cls, content: Any, where: str) -> "Card":
         """Check the contents of a card; ValueError says what is wrong with it."""
         if isinstance(content, dict) and content.get("kind") == "match":
-            raise ValueError(f"{where} compares embeddings, and takes no images: evaluate it with --embeddings")
+            raise ValueError(f"{where} compares embeddings, and takes no images: evaluate.py --protocol match does")
         try:
             return cls.model_validate(content)
         except ValueError as error:

@@ -9,9 +9,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from fastface.data.augment.presets import AnyAugment
 from fastface.data.normalisation import PerColour, in_words, three
-from fastface.eval_settings import EvalConfig, Paths
+from fastface.eval_settings import EvalConfig
 from fastface.plan_settings import PlanSettings, ShuffledPlan
-from fastface.section import Section
+from fastface.section import Folders, Section
 from fastface.task_settings import ArcFaceTask, MatchTask, TaskSettings
 
 
@@ -61,7 +61,7 @@ class DataConfig(Section):
     """A folder made by tools/make_shards.py, or the URL of one: http(s)://, s3:// and what else fsspec reads."""
     sources: tuple[Source, ...] = ()
     """Several such folders with their weights, instead of shards."""
-    embeddings: Paths = ()
+    embeddings: Folders = ()
     """For task match, instead of shards: a folder made by tools/embed.py, or several of the same images."""
     labels: Literal["separate", "merge-by-name"] | None = None
     """With sources: whether identities of one name are one identity (merge-by-name) or not (separate)."""

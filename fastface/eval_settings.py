@@ -1,19 +1,11 @@
 """Everything an evaluation during training can be told: `eval` of the YAML, and the sets of pairs that it names."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from fastface.section import Section
-
-
-def _as_several(value: Any) -> Any:
-    """Take one path for a list of one."""
-    return (value,) if isinstance(value, str | Path) else tuple(value) if isinstance(value, list) else value
-
-
-Paths = Annotated[tuple[Path, ...], BeforeValidator(_as_several)]  # or one path
+from fastface.section import Folders, Section
 
 
 class EvalSet(Section):
@@ -24,7 +16,7 @@ class EvalSet(Section):
     """A pairs file, or how many pairs to sample from the shard set's labels."""
     bin: Path | None = None
     """An InsightFace pair file."""
-    embeddings: Paths = ()
+    embeddings: Folders = ()
     """For task match, instead of images: a folder of embeddings, or as many as it was trained on."""
     crop: float | Literal["as-trained", "none"] = "as-trained"
     """How a folder's or archive's images are cut before resizing: a central fraction, as the training shards were,

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastface import checkpoint
 from fastface.card import MatchCard, Threshold
+from fastface.checkpoint import Checkpoint, write_json
 from fastface.config import RunConfig
 from fastface.eval_settings import EvalSet
 from fastface.evaluation import Result
@@ -67,7 +67,7 @@ def load_matcher(model: str | Path, *, device: str = "cpu") -> LoadedMatcher:
     return LoadedMatcher(module_score(network, device), card, str(saved.path))
 
 
-def comparator_of(saved: checkpoint.Checkpoint) -> tuple[Comparator, MatchCard]:
+def comparator_of(saved: Checkpoint) -> tuple[Comparator, MatchCard]:
     """Build what ships of a checkpoint of task match, and its card."""
     if saved.state["card"].get("kind") != "match":
         raise ValueError(f"{saved.path} embeds images: what compares embeddings is a run of task match")
@@ -128,7 +128,7 @@ def assess_matcher(
         }
     lines += at_card_thresholds(loaded.card.thresholds, results["match"])
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_json(folder / "metrics.json", content)
+    write_json(folder / "metrics.json", content)
     write_pairs(folder / "pairs.csv", opened.pairs, opened.index.name)
     curves = {name: (r.scores, r.same) for name, r in results.items()}
     verification_picture(folder / "verification.png", curves)
@@ -205,4 +205,5 @@ def _folder_for(model: Path) -> Path:
 
 
 def _name_of(embeddings: Sequence[Path], pairs: str) -> str:
-    return embeddings[0].stem if pairs.isdecimal() else f"{embeddings[0].stem}-{Path(pairs).stem}"
+    first = embeddings[0].stem
+    return first if pairs.isdecimal() else f"{first}-{Path(pairs).stem}"

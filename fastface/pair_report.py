@@ -209,8 +209,8 @@ def _calibration(path: Path, results: Mapping[str, Result]) -> list[Html]:
         least = min_cllr(results[name].scores[there], same[there])
         rows.append([name, f"{cllr(ratios[there], same[there]):.4f}", f"{least:.4f}", f"{ece(ratios, same):.4f}"])
     about = (
-        "Log-likelihood ratios by logistic regression on the other folds (Platt). Cllr: bits lost a decision, 1 without "
-        "information; the least is what the order of the scores allows. ECE: mean difference of stated and observed."
+        "Log-likelihood ratios by logistic regression on the other folds (Platt). Cllr: bits lost a decision, 1 "
+        "without information; the least is what the order of the scores allows. ECE: mean gap of stated and observed."
     )
     shown = table(["model", "Cllr", "least Cllr", "ECE"], rows)
     return [section("Calibration", paragraph(about), shown, picture(file_uri(path), "calibration, and ratios"))]
