@@ -24,7 +24,18 @@ FLOORS = [
     {"conversion"},
     {"tasks"},
     {"command", "hardware", "checkpoint", "resharding", "restored", "predictor", "foreign", "evaluation", "evaluators"}
-    | {"assessment", "deployment", "advice", "advice_facts", "run", "run_folder", "run_picture", "step", "trainer"}
+    | {
+        "assessment",
+        "assessment_all",
+        "deployment",
+        "advice",
+        "advice_facts",
+        "run",
+        "run_folder",
+        "run_picture",
+        "step",
+        "trainer",
+    }
     | {
         "inherited",
         "embedding",
