@@ -1,6 +1,7 @@
 """Histograms of all pairs -> one picture: ROC over a logarithmic axis, and the scores of both kinds of pair."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -26,7 +27,7 @@ def _roc(axes: Axes, found: AllPairs) -> None:
     first = int(np.searchsorted(accepted[1], RULE_OF_THIRTY))
     label = f"AUC {found.auc.value:.6f}"
     for part, dashes in ((slice(first + 1), ":"), (slice(first, None), "-")):
-        style = line_style(0) | {"linestyle": dashes}
+        style: dict[str, Any] = line_style(0) | {"linestyle": dashes}
         axes.step(np.maximum(fmr[part], floor / 10), tar[part], where="post", **style, label=label)
         label = None
     axes.set_xscale("log")
