@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from fastface.advice_facts import Facts
 from fastface.config import RunConfig
+from fastface.data.normalisation import PerColour, three
 
 
 class Advice(NamedTuple):
@@ -29,7 +30,7 @@ def advise(
     num_images: int,
     micro_batch: int,
     bf16: bool = False,
-    weights_normalisation: tuple[float, float] | None = None,
+    weights_normalisation: tuple[PerColour, PerColour] | None = None,
 ) -> list[str]:
     """Return the texts of all rows that fire for this run, in the order of the table."""
     facts = Facts(config, num_classes, num_images, micro_batch, bf16, weights_normalisation)
@@ -205,8 +206,7 @@ ADVICE = (
     Advice(
         "normalisation",
         lambda f: f.other_normalisation,
-        "data.mean and std are {f.data.mean:g} and {f.data.std:g}, model.weights was trained with "
-        "{f.weights_normalisation[0]:g} and {f.weights_normalisation[1]:g}: take those",
+        "{f.normalisation}, model.weights was trained with {f.weights_wanted}: take those",
     ),
     Advice(
         "facenet_normalisation",
@@ -214,17 +214,16 @@ ADVICE = (
             f.model.weights is not None
             and f.weights_normalisation is None
             and f.backbone.startswith("inception_resnet_v1")
-            and (f.data.mean, f.data.std) != (127.5, 128.0)
+            and not f.normalised_by(127.5, 128.0)
         ),
-        "data.mean and std are {f.data.mean:g} and {f.data.std:g}: the public InceptionResNetV1 weights (VGGFace2, "
+        "{f.normalisation}: the public InceptionResNetV1 weights (VGGFace2, "
         "CASIA-WebFace) were trained with 127.5 and 128",
     ),
     Advice(
         "imagenet_normalisation",
-        lambda f: f.model.pretrained and f.data.std > 100 and f.imagenet,
-        "data.mean and std are {f.data.mean:g} and {f.data.std:g}, timm's weights for {f.backbone} saw ImageNet's "
-        "(123.7, 116.3, 103.5 and 58.4, 57.1, 57.4 for R, G, B): 2.2 times the contrast; the nearest with one number "
-        "is mean 114.5, std 57.6",
+        lambda f: f.model.pretrained and max(three(f.data.std)) > 100 and f.imagenet,
+        "{f.normalisation}, timm's weights for {f.backbone} saw ImageNet's, 2.2 times the contrast: take data.mean "
+        "[123.675, 116.28, 103.53] and std [58.395, 57.12, 57.375]",
     ),
     Advice(
         "bgr",

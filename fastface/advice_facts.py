@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from fastface.config import DataConfig, ModelConfig, OptimConfig, RunConfig
 from fastface.data.augment.presets import operators
+from fastface.data.normalisation import PerColour, in_words, three
 
 # Families that insightface#2144 names: no batch statistics between their blocks.
 TRANSFORMERS = ("vit_", "deit", "convnext", "maxvit", "maxxvit", "coatnet", "nfnet", "dm_nfnet", "eca_nfnet")
@@ -58,7 +59,7 @@ class Facts:
     """Images per forward pass of one process."""
     bf16: bool
     """The device multiplies bfloat16."""
-    weights_normalisation: tuple[float, float] | None
+    weights_normalisation: tuple[PerColour, PerColour] | None
     """Mean and std of the images that model.weights was trained on, where they are known."""
 
     @cached_property
@@ -173,8 +174,19 @@ class Facts:
 
     @property
     def other_normalisation(self) -> bool:
-        ours = (self.data.mean, self.data.std)
-        return self.weights_normalisation is not None and self.weights_normalisation != ours
+        return self.weights_normalisation is not None and not self.normalised_by(*self.weights_normalisation)
+
+    def normalised_by(self, mean: PerColour, std: PerColour) -> bool:
+        return (three(self.data.mean), three(self.data.std)) == (three(mean), three(std))
+
+    @property
+    def normalisation(self) -> str:
+        return f"data.mean and std are {in_words(self.data.mean)} and {in_words(self.data.std)}"
+
+    @property
+    def weights_wanted(self) -> str:
+        assert self.weights_normalisation is not None
+        return " and ".join(in_words(value) for value in self.weights_normalisation)
 
     @property
     def imagenet(self) -> bool:

@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +15,11 @@ from fastface.evaluation import Embed, Result, format_report, raw_pixels
 from fastface.evaluators import PairSet, evaluate_on, open_pairs
 from fastface.metrics.attributes import Sides, groups_by_attribute, groups_of_pairs, read_attributes, unused_rows
 from fastface.metrics.breakdown import breakdown, format_breakdown
+from fastface.metrics.comparison import compare, format_comparison
 from fastface.metrics.curve import calibrate
-from fastface.metrics.dependence import persons_of_pairs
 from fastface.metrics.pairs import write_pairs
 from fastface.metrics.pictures import verification_picture
+from fastface.pair_report import write_report
 from fastface.predictor import find_checkpoint, load_embedder, load_network, module_embedder
 
 
@@ -37,12 +40,20 @@ def assess(
     det: bool = False,
     attributes: Path | None = None,
     at_fmr: float = 1e-2,
+    against: Sequence[Path] = (),
+    report: Path | None = None,
 ) -> str:
     """Evaluate and write everything down; return what belongs on the screen.
+
+    report: also write a page to look at, report.html, into this folder, and the rest beside it.
 
     Raises:
         ValueError: for a model, image set or pairs file that is missing or does not fit.
     """
+    if compat == "ijb-insightface":
+        raise ValueError(
+            "--compat ijb-insightface is for --protocol templates; for pairs there is --compat insightface"
+        )
     embedder = load_embedder(checkpoint, device=device)
     card = embedder.card
     if flip:
@@ -50,62 +61,99 @@ def assess(
         embedder.card = card
     if compat and card.flip != "sum" and not flip:
         raise ValueError(f"--compat {compat} adds the mirrored image's embedding: give --flip sum (or none, knowingly)")
-    opened = open_pairs(_settings(images, pairs, bin, crop), card, seed=seed)
+    settings = _settings(images, pairs, bin, crop)
+    opened = open_pairs(settings, card, seed=seed)
     sides = groups_of_pairs(opened.pairs)
     if attributes is not None:
         table = read_attributes(attributes)
         sides |= groups_by_attribute(opened.pairs, table, opened.images)
-    embedders: dict[str, Embed] = {"trained" if baselines else "model": embedder}
+    rules = {"centre": card.centre and not compat, "compat": compat}  # their protocol knows no mean subtraction
+    runs: dict[str, tuple[Embed, PairSet, dict[str, Any]]] = {}
+    runs["trained" if baselines else "model"] = embedder, opened, rules
     if baselines:
         if checkpoint.suffix != ".onnx":
             untrained = load_network(find_checkpoint(checkpoint), trained=False)
-            embedders["untrained"] = module_embedder(untrained, card, device, origin="the untrained network")
-        embedders["raw pixels"] = raw_pixels()
-    results: dict[str, Result] = {}
-    for name, embed in embedders.items():
-        learned = name in ("trained", "model")
-        centre = card.centre and learned and not compat  # their protocol knows no mean subtraction
-        rules = {"centre": centre, "compat": compat if learned else None}
-        # Pairs of one kind have an accuracy and nothing else; small files of examples are like that.
-        results[name] = evaluate_on(opened, embed, batch=batch_size, one_kind=True, **rules)
+            runs["untrained"] = module_embedder(untrained, card, device, origin="the untrained network"), opened, {}
+        runs["raw pixels"] = raw_pixels(), opened, {}
+    origins = {next(iter(runs)): embedder.origin}
+    for model in against:
+        other = load_embedder(model, device=device)
+        name = f"against {model.name if f'against {model.name}' not in runs else model}"
+        pairs_of_other = open_pairs(settings, other.card, seed=seed)  # cut and resized for that model
+        runs[name] = other, pairs_of_other, {"centre": other.card.centre and not compat}
+        origins[name] = other.origin
+    # Pairs of one kind have an accuracy and nothing else; small files of examples are like that.
+    results = {
+        name: evaluate_on(pair_set, embed, batch=batch_size, one_kind=True, **options)
+        for name, (embed, pair_set, options) in runs.items()
+    }
     for result in results.values() if sides else ():
-        break_down(result, sides, at_fmr, opened)
-    folder = out or run_folder_of(checkpoint) / "eval" / set_name(images, pairs, bin)
-    write_down(folder, opened, results, card, checkpoint, det=det)
+        break_down(result, sides, at_fmr)
+    compared = compare_with_first(results)
+    folder = out or report or run_folder_of(checkpoint) / "eval" / set_name(images, pairs, bin)
+    write_down(folder, opened, results, card, checkpoint, compared=compared, det=det or report is not None)
     lines = [f"{embedder.origin} on {opened.about}", "", format_report(results)]
     first = next(iter(results.values()))
     lines += ["", "folds  " + " ".join(f"{100 * a:.2f}" for a in first.details["accuracy"]["folds"])]
+    for name, found in compared.items():
+        lines += ["", format_comparison(next(iter(results)), name, found)]
     for title, found in first.details.get("breakdown", {}).items():
         lines += ["", format_breakdown(title, found)]
     if attributes is not None and (unused := unused_rows(opened.pairs, table, opened.images)):
         lines += ["", f"{unused:,} of {len(table.names):,} rows of {attributes} name nothing in these pairs"]
     lines += [f"written: {folder}/metrics.json, pairs.csv, verification.png"]
+    if report is not None:
+        report.mkdir(parents=True, exist_ok=True)
+        sets = {name: pair_set for name, (_, pair_set, _) in runs.items()}
+        write_report(report / "report.html", folder / "verification.png", sets, results, compared, origins)
+        lines += [f"a page to look at: {report}/report.html"]
     return "\n".join(lines)
 
 
-def break_down(result: Result, sides: dict[str, Sides], at_fmr: float, opened: PairSet) -> None:
+def compare_with_first(results: dict[str, Result]) -> dict[str, Any]:
+    """Compare the first result with each of the others, on the same pairs; nothing where those are of one kind."""
+    (_, first), *others = results.items()
+    if first.same.all() or not first.same.any():
+        return {}
+    found = {}
+    for name, other in others:
+        assert np.array_equal(first.same, other.same), "results of different pairs"
+        assert first.accepted is not None
+        assert other.accepted is not None
+        scores, accepted = np.stack([first.scores, other.scores]), np.stack([first.accepted, other.accepted])
+        found[name] = compare(scores, accepted, first.same, persons=first.persons)
+    return found
+
+
+def break_down(result: Result, sides: dict[str, Sides], at_fmr: float) -> None:
     """Add to a result's details, by attribute, the rates of each group at the threshold of one FMR on all pairs.
 
     Raises:
         ValueError: where pairs are all of one kind, so that no threshold can be chosen.
     """
     point = calibrate(result.scores, result.same, (at_fmr,))[0]
-    first, second = (opened.images.identities[ids] for ids in opened.pairs[:2])
-    persons = persons_of_pairs(first, second, result.same)[0]
     rule = f"FMR at most {at_fmr:g} on all these pairs"
     result.details["breakdown"] = {
-        title: {"rule": rule, **breakdown(result.scores, result.same, groups, point.threshold, persons=persons)}
+        title: {"rule": rule, **breakdown(result.scores, result.same, groups, point.threshold, persons=result.persons)}
         for title, groups in sides.items()
     }
 
 
 def write_down(
-    folder: Path, opened: PairSet, results: dict[str, Result], card: Card, model: Path, *, det: bool = False
+    folder: Path,
+    opened: PairSet,
+    results: dict[str, Result],
+    card: Card,
+    model: Path,
+    *,
+    compared: dict[str, Any],
+    det: bool = False,
 ) -> None:
     """Write metrics.json, pairs.csv (with the scores' order) and verification.png into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {name: {"metrics": r.metrics, "details": r.details} for name, r in results.items()}
     content = {"model": str(model), "pairs": opened.about, "flip": card.flip, "centre": card.centre, **content}
+    content |= {"first_minus": compared} if compared else {}
     checkpoint.write_json(folder / "metrics.json", content)
     write_pairs(folder / "pairs.csv", opened.pairs, opened.images.name)
     curves = {name: (r.scores, r.same) for name, r in results.items()}

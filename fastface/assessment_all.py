@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastface import checkpoint, dist
+from fastface import dist
+from fastface.checkpoint import write_json
 from fastface.data.embeddings import open_embeddings
 from fastface.durable import write_durably
 from fastface.embedding import embed_shards
@@ -19,7 +20,7 @@ from fastface.metrics.verification import TARGETS
 def assess_all(
     *,
     embeddings: Path | None = None,
-    model: Path | None = None,
+    checkpoint: Path | None = None,
     images: Path | None = None,
     targets: Sequence[float] = TARGETS,
     precision: str = "float32",
@@ -37,10 +38,10 @@ def assess_all(
         ValueError: for what is missing or does not fit, or embeddings without both kinds of pairs.
     """
     if images is not None:
-        if model is None or (embeddings is None and out is None):
+        if checkpoint is None or (embeddings is None and out is None):
             raise ValueError("--images SHARDS --pairs all needs --checkpoint RUN, and --embeddings or --out FOLDER")
         embeddings = embeddings or (out or Path()) / "embeddings"
-        embed_shards(model, str(images), embeddings, device=device, batch_size=batch_size)
+        embed_shards(checkpoint, str(images), embeddings, device=device, batch_size=batch_size)
     if embeddings is None:
         raise ValueError("--pairs all needs --embeddings FOLDER (of tools/embed.py), or --images SHARDS to embed")
     opened = open_embeddings(embeddings)
@@ -67,7 +68,7 @@ def assess_all(
 def write_all(folder: Path, found: AllPairs, embeddings: Path) -> None:
     """Write the figures, the histogram by bins of 2^-15 that are not empty, and ROC and histogram as a picture."""
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_json(folder / "metrics.json", {"embeddings": str(embeddings), **all_pairs_details(found)})
+    write_json(folder / "metrics.json", {"embeddings": str(embeddings), **all_pairs_details(found)})
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(["score_from", "genuine", "impostors"])

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from fastface.config import RunConfig
+from fastface.data.normalisation import PerColour
 
 
 class Threshold(BaseModel):
@@ -44,9 +45,9 @@ class Card(BaseModel):
     """Width, height in px."""
     colour: Literal["RGB"] = "RGB"
     layout: Literal["NCHW"] = "NCHW"
-    mean: float
-    std: float
-    """The network takes (pixel - mean) / std, float32."""
+    mean: PerColour
+    std: PerColour
+    """The network takes (pixel - mean) / std, float32; one number, or one for each of red, green and blue."""
     crop: float | str | None = None
     """How images were cut before resizing, as given to make_shards --crop or --align; null: not cut."""
     flip: Literal["none", "sum", "concat"] = "none"

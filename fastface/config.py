@@ -8,6 +8,7 @@ import yaml
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fastface.data.augment.presets import AnyAugment
+from fastface.data.normalisation import PerColour, in_words, three
 from fastface.plan_settings import PlanSettings, ShuffledPlan
 from fastface.section import Section
 from fastface.task_settings import ArcFaceTask, TaskSettings
@@ -16,6 +17,12 @@ from fastface.task_settings import ArcFaceTask, TaskSettings
 def _as_place(value: str | Path | None) -> str | Path | None:
     """Keep a URL as text: a Path would make one slash of its two."""
     return Path(value) if isinstance(value, str) and "://" not in value else value
+
+
+def _above_zero(std: PerColour) -> PerColour:
+    if not min(three(std)) > 0:
+        raise ValueError(f"std {in_words(std)} must be above 0: pixels are divided by it")
+    return std
 
 
 Place = Annotated[str | Path | None, AfterValidator(_as_place)]  # a folder, or a URL
@@ -75,9 +82,10 @@ class DataConfig(Section):
     scales: tuple[tuple[int, int], ...] = ()
     """Sizes in px of which every step draws one, for all its images after augmentation (multi-scale batches);
     empty: data.size. For networks that take any size; `low_resolution` mixes resolutions for the others."""
-    mean: float = 127.5
-    std: float = Field(default=127.5, gt=0)
-    """Networks see (pixel - mean) / std."""
+    mean: PerColour = 127.5
+    std: Annotated[PerColour, AfterValidator(_above_zero)] = 127.5
+    """Networks see (pixel - mean) / std: one number, or one for each of red, green and blue (ImageNet's, for timm's
+    weights: mean 123.675 116.28 103.53, std 58.395 57.12 57.375)."""
     ahead: int = Field(default=3, ge=1)
     """Micro-batches decoded before they are asked for."""
     output: Literal["float32", "uint8"] = "float32"
@@ -157,8 +165,8 @@ class TrainConfig(Section):
     """Images per optimizer step, over all processes."""
     micro_batch: int | None = Field(default=None, gt=0)
     """Images per forward pass, the unit BatchNorm sees: processes x accumulation = batch_size / micro_batch.
-    null: batch_size / processes of the first start, halved until the first step fits into the device's memory; kept on
-    resume. What is set is not changed: where it does not fit, the run ends and names what does."""
+    null: batch_size / processes of the first start. Halved, which is said, until the first step fits into the device's
+    memory; kept on resume."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
     """auto: bf16 on GPUs that have it, else fp32. fp64 is for numerical checks."""
     tf32: bool = True

@@ -132,7 +132,7 @@ def _fill(progress: Progress, embedder: Embedder, index: Index, threads: int, ba
             if stop.signal or progress.waiting >= FLUSH_ROWS or time.monotonic() - flushed > FLUSH_S:
                 progress.flush()
                 flushed = time.monotonic()
-            bar.update(progress.rows_done() + progress.waiting - bar.n)
+            bar.update(min(progress.rows_done() + progress.waiting, progress.num_rows) - bar.n)
             if stop.signal:
                 break
         progress.flush()

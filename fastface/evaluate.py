@@ -1,67 +1,58 @@
-"""python fastface/evaluate.py --checkpoint RUN: verification figures of a model on pairs, as text, JSON and a picture.
+"""python fastface/evaluate.py --checkpoint RUN: what a model is worth, as text, JSON, pictures and a page.
 
 --images DIR_OR_SHARDS --pairs FILE     the pairs of a file (LFW's layouts, or csv a,b,same[,fold])
 --images SHARDS [--pairs 100000]        pairs sampled from the labels, half genuine, half impostor
 --bin FILE                              an InsightFace pair file
---pairs all --embeddings FOLDER         all pairs of a folder of tools/embed.py, counted exactly; no --checkpoint
---pairs all --images SHARDS --out DIR   the same, embedding them into DIR/embeddings first
+--pairs all --embeddings FOLDER         all pairs of a folder of tools/embed.py, without a RUN (or --images SHARDS)
+--protocol templates --images DIR --templates FILE --template-pairs FILE    IJB-A, IJB-B, IJB-C, YouTube Faces
+--protocol identification --embeddings FOLDER    1:N, without a RUN: a gallery drawn from a folder of tools/embed.py
 """
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
+
+
+class Protocol(NamedTuple):
+    module: str
+    function: str
+    options: tuple[str, ...]  # those that have a meaning there
+
+
+IMAGES = ("checkpoint", "images", "crop", "flip", "compat", "det", "batch_size", "device", "out")
+PAIRS = ("pairs", "bin", "against", "baselines", "attributes", "at_fmr", "seed", "report")
+TEMPLATES = ("embeddings", "templates", "template_pairs", "detector_scores", "norm")
+GALLERY = ("gallery_images", "template", "unenrolled", "distractors", "index", "candidates", "rank", "targets")
+EVERY = ("checkpoint", "images", "embeddings", "targets", "precision", "state", "batch_size", "device", "out")
+PROTOCOLS = {
+    "pairs": Protocol("fastface.assessment", "assess", (*IMAGES, *PAIRS)),
+    "all-pairs": Protocol("fastface.assessment_all", "assess_all", EVERY),
+    "templates": Protocol("fastface.template_assessment", "assess_templates", (*IMAGES, *TEMPLATES)),
+    "identification": Protocol(
+        "fastface.identification", "assess_identification", ("embeddings", *GALLERY, "seed", "device", "out")
+    ),
+}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, metavar="RUN", help="run or step folder, or an .onnx file")
-    parser.add_argument("--images", type=Path, help="shard set, folder or .tar of images")
-    parser.add_argument("--pairs", default="100000", help="pairs file, how many to sample, or all (default: 100000)")
-    parser.add_argument("--bin", type=Path, help="InsightFace .bin pair file")
-    parser.add_argument("--crop", default="as-trained", help="as-trained (default), none, or a central fraction")
-    parser.add_argument(
-        "--flip", choices=("none", "sum", "concat"), help="use of the mirrored image (default: the model's)"
-    )
-    parser.add_argument("--compat", choices=("insightface",), help="also print that project's figures by its rules")
-    parser.add_argument("--baselines", action="store_true", help="also score the untrained network and raw pixels")
-    parser.add_argument(
-        "--attributes",
-        type=Path,
-        metavar="FILE",
-        help="csv (name, then attributes) of images or persons",
-    )
-    parser.add_argument("--at-fmr", type=float, default=1e-2, help="false match rate of the groups' one threshold")
-    parser.add_argument("--det", action="store_true", help="also draw the DET curve (both error rates, probit axes)")
-    parser.add_argument("--seed", type=int, default=0, help="of the sampled pairs")
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--out", type=Path, help="folder for metrics.json, pairs.csv and verification.png (default: RUN/eval)"
-    )
-    every = parser.add_argument_group("with --pairs all")
-    every.add_argument("--embeddings", type=Path, metavar="FOLDER", help="of tools/embed.py, or where to embed to")
-    every.add_argument("--targets", type=rates, metavar="RATES", help="FMR of thresholds (default: 1e-1,...,1e-6)")
-    every.add_argument(
-        "--precision",
-        choices=("float32", "half"),
-        help="of the products; counts are exact either way (default: float32)",
-    )
-    every.add_argument("--state", type=Path, metavar="FOLDER", help="keep counts there, and go on from them")
+    parser = build_parser()
     options = vars(parser.parse_args())
-    for_all = {name: options.pop(name) for name in ("embeddings", "targets", "precision", "state")}
-    for_all = {name: value for name, value in for_all.items() if value is not None}
+    name = options.pop("protocol")
+    if name == "pairs" and options["pairs"] == "all":
+        name, options["pairs"] = "all-pairs", parser.get_default("pairs")
+    protocol = PROTOCOLS[name]
+    for option in sorted(options.keys() - set(protocol.options)):
+        if options.pop(option) != parser.get_default(option):
+            chosen = "--pairs all" if name == "all-pairs" else f"--protocol {name}"
+            parser.error(f"--{option.replace('_', '-')} has no meaning with {chosen}")
+    needed = {"pairs": ("checkpoint",), "identification": ("embeddings",)}.get(name, ())
+    for option in needed:
+        if options[option] is None:
+            parser.error(f"--protocol {name} needs --{option}")
     try:
-        if options["pairs"] == "all":
-            print(_assess_all(parser, options, for_all))
-            return 0
-        if for_all:
-            parser.error(f"--{', --'.join(for_all)} go with --pairs all")
-        if options["checkpoint"] is None:
-            parser.error("the following arguments are required: --checkpoint")
-        from fastface.assessment import assess
-
-        print(assess(**options))
+        print(getattr(importlib.import_module(protocol.module), protocol.function)(**options))
     except (ValueError, OSError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 2
@@ -71,19 +62,75 @@ def main() -> int:
     return 0
 
 
-def _assess_all(parser: argparse.ArgumentParser, options: dict[str, Any], for_all: dict[str, Any]) -> str:
-    used = ("checkpoint", "images", "pairs", "device", "batch_size", "out")
-    foreign = [name for name, value in options.items() if name not in used and value != parser.get_default(name)]
-    if foreign:
-        parser.error(f"--pairs all knows no --{', --'.join(foreign).replace('_', '-')}")
-    from fastface.assessment_all import assess_all
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, metavar="RUN", help="run or step folder, or an .onnx file")
+    parser.add_argument("--protocol", choices=tuple(PROTOCOLS), default="pairs")
+    parser.add_argument("--images", type=Path, help="shard set, folder or .tar of images")
+    parser.add_argument("--embeddings", type=Path, metavar="FOLDER", help="of tools/embed.py; for templates also .npy")
+    parser.add_argument("--crop", default="as-trained", help="as-trained (default), none, or a central fraction")
+    parser.add_argument(
+        "--flip", choices=("none", "sum", "concat"), help="use of the mirrored image (default: the model's)"
+    )
+    parser.add_argument("--compat", choices=("insightface", "ijb-insightface"), help="that project's rules")
+    parser.add_argument("--det", action="store_true", help="also draw the DET curve (both error rates, probit axes)")
+    parser.add_argument("--seed", type=int, default=0, help="of sampled pairs and galleries")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, help="folder for metrics.json and pictures (default: RUN/eval)")
 
-    shared = {name: options[name] for name in ("images", "device", "batch_size", "out")}
-    return assess_all(model=options["checkpoint"], **shared, **for_all)
+    pairs = parser.add_argument_group("--protocol pairs")
+    pairs.add_argument("--pairs", default="100000", help="pairs file, how many to sample, or all (default: 100000)")
+    pairs.add_argument("--bin", type=Path, help="InsightFace .bin pair file")
+    pairs.add_argument(
+        "--against", type=Path, nargs="+", default=(), metavar="RUN", help="other models, compared on the same pairs"
+    )
+    pairs.add_argument("--report", type=Path, metavar="DIR", help="also write DIR/report.html, with the worst errors")
+    pairs.add_argument("--baselines", action="store_true", help="also score the untrained network and raw pixels")
+    pairs.add_argument(
+        "--attributes", type=Path, metavar="FILE", help="csv (name, then attributes) of images or persons"
+    )
+    pairs.add_argument("--at-fmr", type=float, default=1e-2, help="false match rate of the groups' one threshold")
+
+    every = parser.add_argument_group("--pairs all", "counted exactly; torchrun shares the work")
+    every.add_argument("--precision", choices=("float32", "half"), default="float32", help="of products, not of counts")
+    every.add_argument(
+        "--state", type=Path, metavar="FOLDER", help="keep counts there every minute, and go on from them"
+    )
+
+    templates = parser.add_argument_group("--protocol templates")
+    templates.add_argument(
+        "--templates", nargs="+", default=(), metavar="FILE", help="image, template, medium; or: folders"
+    )
+    templates.add_argument(
+        "--template-pairs", nargs="+", default=(), type=Path, metavar="FILE", help="a file for each of those"
+    )
+    templates.add_argument(
+        "--detector-scores", type=Path, metavar="FILE", help="name_5pts_score file: weights of the images"
+    )
+    templates.add_argument("--norm", choices=("keep", "remove"), default="keep", help="of embeddings, before pooling")
+
+    searches = parser.add_argument_group("--protocol identification", "rank-r rates and TPIR at FPIR, see README.md")
+    searches.add_argument("--gallery-images", type=int, default=1, help="images enrolled of each identity (default: 1)")
+    searches.add_argument("--template", choices=("max", "mean"), default="max", help="of several: best score, or mean")
+    searches.add_argument("--unenrolled", type=float, help="share of identities that only search (default: as needed)")
+    searches.add_argument("--distractors", type=Path, metavar="FOLDER", help="gallery instead, by MegaFace's protocol")
+    searches.add_argument("--index", choices=("flat", "ivf", "hnsw", "pq"), default="flat", help="flat is exact")
+    searches.add_argument("--candidates", type=int, default=50, help="ranks that are counted (default: 50)")
+    searches.add_argument("--rank", type=int, default=1, help="within which TPIR wants the mate (default: 1)")
+    searches.add_argument(
+        "--targets",
+        type=rates,
+        default=argparse.SUPPRESS,
+        metavar="RATES",
+        help="FPIRs, of all pairs FMRs, such as 1e-2,1e-3",
+    )
+    return parser
 
 
 def rates(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    """Read rates that commas part; argparse turns a ValueError into its message."""
+    return tuple(float(rate) for rate in text.split(","))
 
 
 if __name__ == "__main__":

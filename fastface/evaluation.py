@@ -49,6 +49,10 @@ class Result:
     details: dict[str, Any]  # what stands behind them, ready for JSON
     scores: np.ndarray  # float32 [P]; NaN where a picture or its embedding failed
     same: np.ndarray  # bool [P]
+    accepted: np.ndarray | None = None  # bool [P], at the threshold that the other folds chose; None without folds
+    persons: np.ndarray | None = None  # int64 [2, P] from 0 on; None where unknown
+    ids: np.ndarray | None = None  # int64 [M], the distinct pictures of the pairs; None where templates are compared
+    rows: np.ndarray | None = None  # float32 [M, D], their embeddings, NaN where one failed
 
 
 def evaluate_pairs(
@@ -117,7 +121,9 @@ def evaluate_pairs(
         "num_images": len(ids),
         "failed_images": _failures(images, ids, rows),
     }
-    return Result(found.metrics, details, scores, np.asarray(pairs.same, dtype=bool))
+    with np.errstate(invalid="ignore"):  # a failure, NaN, is accepted at no threshold
+        accepted = scores.astype(np.float64) >= np.array(found.details["accuracy"]["thresholds"])[folds]
+    return Result(found.metrics, details, scores, np.asarray(pairs.same, dtype=bool), accepted, persons, ids, rows)
 
 
 def embed_images(

@@ -14,7 +14,7 @@ from fastface.data.image_sets import ShardImages
 from fastface.deployment import Exported, calibration_pairs, export
 from fastface.evaluation import Result
 from fastface.evaluators import PairSet, evaluate_on, images_for
-from fastface.metrics.verification import calibrate
+from fastface.metrics.curve import calibrate
 from fastface.onnx_graph import opset_of, seal
 from fastface.predictor import Embedder, find_checkpoint, open_onnx
 from fastface.quantisation import METHODS, SAMPLES, RangeImages, draw_images, to_fp16, to_int8
@@ -91,24 +91,31 @@ def export_all(
     ranges = range_images(config, card, int8_images, int8_samples) if "int8" in chosen else None
     whole = export(model, out=out, calibrate_on=calibrate_on, images=images)
     reference = open_onnx(whole.path, whole.card)
-    before = evaluate_on(pairs, reference, batch=config.eval.batch_size)
+    before = evaluate_on(pairs, reference, batch=config.eval.batch_size, intervals=False)
     narrower: list[Narrower] = []
     refused: list[str] = []
     with tempfile.TemporaryDirectory(prefix=".export-", dir=whole.path.parent) as work:
         for precision in chosen:
             path = Path(work) / f"model.{precision}.onnx"
+            there = whole.path.with_name(path.name)
+            older = f" ({there} is of an earlier export)" if there.exists() else ""
             about = convert(whole.path, path, precision, ranges, reference)
             card = whole.card.model_copy(update={"precision": precision, "opset": opset_of(path)})
             try:
-                after = evaluate_on(pairs, open_onnx(path, card), batch=config.eval.batch_size)
+                after = evaluate_on(pairs, open_onnx(path, card), batch=config.eval.batch_size, intervals=False)
             except ValueError as error:  # the pairs are fine: fp32 could be scored
-                refused.append(f"{precision} refused, and not written: {error}")
+                refused.append(f"{precision} refused, and not written{older}: {error}")
                 continue
             verdict = judge(before, after, pairs, max_drop=max_drop)
             if not verdict.accepted:
-                refused.append(f"{precision} refused, and not written: {verdict.reason}\n{verdict.report()}")
+                refused.append(f"{precision} refused, and not written{older}: {verdict.reason}\n{verdict.report()}")
                 continue
-            made = {"thresholds": thresholds_of(after, pairs), "quantisation": about | verdict.as_json()}
+            of_fp32 = ("onnx_difference", "onnx_compared")
+            made = {
+                "thresholds": thresholds_of(after, pairs),
+                "quantisation": about | verdict.as_json(),
+                "training": {key: value for key, value in card.training.items() if key not in of_fp32},
+            }
             card = card.model_copy(update=made)
             narrower.append(Narrower(put(path, whole.path.parent, card), card, verdict))
     return Exports(whole, narrower, refused)

@@ -41,8 +41,14 @@ def spell_out_prelu(path: Path) -> None:
 
 
 def seal(path: Path, precision: Precision) -> None:
-    """Write its precision into a file's metadata, so that a card of another file is found out."""
+    """Write its precision into a file's metadata, so that a card of another file is found out.
+
+    What torch's exporter noted at each node goes: stack traces, with the folders of the machine that exported.
+    """
     model = onnx.load(path)
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
     helper.set_model_props(model, {PRECISION: precision})
     onnx.save(model, path)
 

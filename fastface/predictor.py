@@ -14,6 +14,7 @@ from fastface import checkpoint
 from fastface.card import Card, Threshold
 from fastface.config import RunConfig
 from fastface.data.images import ImageSpec, load_rgb
+from fastface.data.normalisation import PerColour, as_float32
 from fastface.models import build_backbone
 from fastface.tasks import network_size
 from fastface.tasks.base import Windowed
@@ -51,7 +52,8 @@ class Embedder:
         """Turn uint8 RGB images [B, H, W, 3] into what the network takes: normalised float32 [B, 3, H, W]."""
         # The loader's arithmetic, to the bit: float32, (pixel - mean) times the rounded 1 / std.
         planar = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32)
-        return (planar - np.float32(self.card.mean)) * np.float32(1 / self.card.std)
+        mean, inverse_std = as_float32(self.card.mean, self.card.std)
+        return (planar - mean[:, None, None]) * inverse_std[:, None, None]
 
 
 class Comparison(NamedTuple):
@@ -188,7 +190,7 @@ class Start(NamedTuple):
     """Where a network's first weights come from."""
 
     origin: str
-    normalisation: tuple[float, float] | None
+    normalisation: tuple[PerColour, PerColour] | None
     """Mean and std of the pixels they were trained on; None where nothing says so."""
 
 
@@ -197,7 +199,8 @@ def load_backbone_from(path: Path, task: nn.Module) -> Start:
     start = Start(str(path), None)
     if path.suffix != ".safetensors":
         saved = find_checkpoint(path)
-        path, start = saved.path, Start(str(saved.path), (saved.state["card"]["mean"], saved.state["card"]["std"]))
+        card = Card.model_validate(saved.state["card"])
+        path, start = saved.path, Start(str(saved.path), (card.mean, card.std))
     backbone: Any = task.backbone
     try:
         backbone.load_state_dict(read_network(path))
@@ -230,7 +233,7 @@ PRECISION = "fastface.precision"
 
 
 def open_onnx(path: Path, card: Card, threads: int | None = None) -> Embedder:
-    """Run an .onnx file by its card on the CPU.
+    """Run an .onnx file by its card on the CPU, in so many threads; None: one for each core.
 
     Raises:
         ValueError: where onnxruntime cannot read the file, or the card is that of another precision.

@@ -42,11 +42,10 @@ def fit_micro_batch(run: Run, say: Callable[[str], None]) -> None:
     the buffers of NCCL and DALI, fragmentation, other programs, evaluation (eval.batch_size). Running out of memory
     then ends the run, with a sentence that says what to do.
 
-    A train.micro_batch that was set is never replaced: BatchNorm depends on it, so whoever sets it fixes the result.
-    What does fit is found all the same, and named in the error.
+    A train.micro_batch that was set is halved as well, and that is said: BatchNorm depends on it.
 
     Raises:
-        ValueError: where no micro-batch fits, with what was tried, and where a smaller one than was set does.
+        ValueError: where no micro-batch fits, with what was tried.
     """
     tried: list[int] = []
     while where := _without_room(run):
@@ -57,17 +56,14 @@ def fit_micro_batch(run: Run, say: Callable[[str], None]) -> None:
         run.use_micro_batch(half)
         if run.config.train.compile:
             torch.compiler.reset()  # else what is compiled next allows for several sizes, with other bits
-        ends = "trying" if run.config.train.micro_batch else "the micro-batch halves to"
         say(
-            f"out of memory{who} with {micro} images a forward pass: {ends} {half}, accumulation doubles to "
-            f"{run.accumulation}. A step has the same images as before; BatchNorm sees {half} of them at a time"
+            f"out of memory{who} with {micro} images a forward pass: the micro-batch halves to {half}, accumulation "
+            f"doubles to {run.accumulation}. A step has the same images; BatchNorm sees {half} of them at a time"
         )
     if tried and run.config.train.micro_batch:
-        fits = run.state["micro_batch"]
-        raise ValueError(
-            f"train.micro_batch {tried[0]} does not fit into the device's memory, and {fits} does (tried: "
-            f"{_listed([*tried, fits])}). BatchNorm depends on it, so what was set is kept: set train.micro_batch to "
-            f"{fits}, or to null, which takes what fits"
+        say(
+            f"! train.micro_batch was set to {tried[0]}: where BatchNorm matters, this run is not the one of its "
+            "configuration. A device with more memory gives that one"
         )
 
 

@@ -8,6 +8,7 @@ import torch
 from fastface import checkpoint
 from fastface.config import RunConfig
 from fastface.data.index import Index
+from fastface.data.normalisation import PerColour
 from fastface.data.plan import Plan
 from fastface.data.plans.mined import Mined
 from fastface.data.plans.neighbours import read_neighbours
@@ -27,7 +28,7 @@ class Restored(NamedTuple):
     task: Task
     loaded: list[str]
     """The tensors of the task that weights had filled when the run began."""
-    normalisation: tuple[float, float] | None
+    normalisation: tuple[PerColour, PerColour] | None
     """Mean and std of the pixels those weights were trained on, where a new run loads them and something says so."""
 
 

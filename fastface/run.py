@@ -246,9 +246,12 @@ def open_shards(config: RunConfig) -> Index:
 
 
 def micro_batch_of(config: RunConfig, saved: checkpoint.Checkpoint | None) -> int:
-    """Images per forward pass: configured, or what the first start chose."""
+    """Images per forward pass: configured, or what the first start chose, or halved to what fitted."""
     batch, world = config.train.batch_size, dist.world()
-    micro = config.train.micro_batch or (saved.state["micro_batch"] if saved is not None else max(batch // world, 1))
+    micro = config.train.micro_batch
+    if saved is not None and micro in (None, saved.state["config"]["train"]["micro_batch"]):
+        micro = saved.state["micro_batch"]
+    micro = micro or max(batch // world, 1)
     if batch % (micro * world):
         raise ValueError(
             f"train.batch_size {batch} is not processes x accumulation x micro_batch = {world} x ? x {micro}; "

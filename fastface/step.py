@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, _foreach_mul_, _foreach_norm, _foreach_zero_, nn  # type: ignore[attr-defined]
 
 from fastface import dist
-from fastface.data.batch import Batch, normalised
+from fastface.data.batch import Batch
+from fastface.data.normalisation import normalised
 from fastface.heads.class_rows import ClassRows
 from fastface.optim import set_learning_rate
 from fastface.run import Run

@@ -82,7 +82,7 @@ def loop(run: Run, stop: dist.StopRequest, log: Log, evaluators: Evaluators, wat
         if done == until:  # batches are made ahead, but never beyond a step at which they become others
             if refresh is not None and refresh.due(done):
                 guard.check()
-                with watch("mining"):
+                with watch("mining"), memory_told("mining the plan's neighbours", "Lower eval.batch_size"):
                     refresh(done, log)
             until = min(refresh.next(done), run.total_steps) if refresh is not None else run.total_steps
             batches = run.loader.batches(start=done, stop=until)

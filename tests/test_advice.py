@@ -64,6 +64,7 @@ TRIPLET = SimpleNamespace(name="triplet", margin=0.2)
 STEP = {"schedule": "step", "step_epochs": 15.0}
 MILESTONES = {"schedule": "multistep", "milestones": (30.0, 40.0)}
 WEIGHTS = {"weights": Path("runs/w")}
+IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 ERASED = [{"name": "erase", "p": 0.5}, {"name": "colour", "p": 0.5}]
 
 # Advice -> runs for which it is given, with a part of what is said.
@@ -130,9 +131,17 @@ GIVEN: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"task": pair(distance="squared"), "data": {"plan": {"name": "pairs"}}}, "a cosine of 0.75"),
         ({"task": pair(distance="cosine"), "data": {"plan": {"name": "pairs"}}}, "lies 11 standard deviations"),
     ],
-    "normalisation": [({"model": WEIGHTS, "around": {"weights_normalisation": (127.5, 128.0)}}, "127.5 and 128: take")],
+    "normalisation": [
+        ({"model": WEIGHTS, "around": {"weights_normalisation": (127.5, 128.0)}}, "127.5 and 128: take"),
+        (
+            {"model": WEIGHTS, "around": {"weights_normalisation": IMAGENET}},
+            "with [123.675, 116.28, 103.53] and [58.395",
+        ),
+    ],
     "facenet_normalisation": [({"model": WEIGHTS | {"backbone": "inception_resnet_v1"}}, "with 127.5 and 128")],
-    "imagenet_normalisation": [({"model": {"backbone": "resnet50", "pretrained": True}}, "mean 114.5, std 57.6")],
+    "imagenet_normalisation": [
+        ({"model": {"backbone": "resnet50", "pretrained": True}}, "take data.mean [123.675, 116.28, 103.53]")
+    ],
     "bgr": [({"model": {"weights": Path("w/AdaFace_ir101_webface12m.safetensors")}}, "take BGR")],
     "small_batch_statistics": [({"around": {"micro_batch": 15}}, "sees 15 images")],
     "no_flip": [({"data": {"flip": 0.0}}, "mirroring")],
@@ -199,13 +208,22 @@ NOT_GIVEN: dict[str, list[dict[str, Any]]] = {
         {"task": pair(keep=0.2), "data": {"plan": {"name": "pairs"}}},
         {"task": pair(margin=1.4), "data": {"plan": {"name": "pairs"}}},
     ],
-    "normalisation": [{"model": WEIGHTS, "around": {"weights_normalisation": (127.5, 127.5)}}],
+    "normalisation": [
+        {"model": WEIGHTS, "around": {"weights_normalisation": (127.5, 127.5)}},
+        {"model": WEIGHTS, "around": {"weights_normalisation": ((127.5,) * 3, (127.5,) * 3)}},
+        {
+            "model": WEIGHTS,
+            "data": {"mean": IMAGENET[0], "std": IMAGENET[1]},
+            "around": {"weights_normalisation": IMAGENET},
+        },
+    ],
     "facenet_normalisation": [
         {"model": WEIGHTS | {"backbone": "inception_resnet_v1"}, "data": {"std": 128.0}},
         {"model": {"backbone": "inception_resnet_v1"}},
     ],
     "imagenet_normalisation": [
         {"model": {"backbone": "resnet50", "pretrained": True}, "data": {"mean": 114.5, "std": 57.6}},
+        {"model": {"backbone": "resnet50", "pretrained": True}, "data": {"mean": IMAGENET[0], "std": IMAGENET[1]}},
         {"model": {"backbone": "inception_resnet_v2", "pretrained": True}},
         {"model": {"backbone": "resnet50"}},
     ],

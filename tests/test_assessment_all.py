@@ -61,9 +61,11 @@ def test_what_does_not_go_together_is_refused(
 ) -> None:
     folder = folder_of(tmp_path / "set")[0]
     for arguments, message in (
-        (("--pairs", "all", "--embeddings", folder, "--compat", "insightface"), "knows no --compat"),
-        (("--embeddings", folder), "go with --pairs all"),
-        (("--images", folder), "required: --checkpoint"),
+        (
+            ("--pairs", "all", "--embeddings", folder, "--compat", "insightface"),
+            "--compat has no meaning with --pairs all",
+        ),
+        (("--embeddings", folder, "--state", folder), "has no meaning with --protocol pairs"),
         (("--pairs", "all", "--embeddings", folder, "--targets", "a"), "invalid rates value"),
     ):
         with pytest.raises(SystemExit) as stop:

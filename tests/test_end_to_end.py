@@ -81,10 +81,20 @@ def test_early_stop(run: Path, shards: Path, tmp_path: Path) -> None:
 
 
 def test_the_report_has_baselines_and_files(run: Path, shards: Path, tmp_path: Path) -> None:
-    text = assess(run, **{**OPTIONS, "images": shards, "baselines": True, "out": tmp_path})
-    for word in ("trained", "untrained", "raw pixels", "TAR at FAR", "accuracy", "impostor"):
+    persons = sorted({os.path.dirname(name) for name in map(Index.open(shards).name, range(72))})
+    table = tmp_path / "attributes.csv"
+    table.write_text("name,half\n" + "".join(f"{person},{k % 2}\n" for k, person in enumerate(persons)) + "Eve,1\n")
+    options = {"images": shards, "baselines": True, "det": True, "against": run, "attributes": table, "at_fmr": 0.1}
+    text = assess(run, **{**OPTIONS, **options, "out": tmp_path})
+    for word in ("trained", "untrained", "raw pixels", "TAR at FAR", "FNMR at FMR", "accuracy", "impostor"):
         assert word in text
+    for words in ("for 12 persons who recur", "half: one threshold", "1 of 13 rows", "trained minus raw pixels"):
+        assert words in text
     figures = json.loads((tmp_path / "metrics.json").read_text())
+    same = figures["first_minus"][f"against {run.name}"]
+    assert same["figures"]["auc"] == {"difference": 0.0, "interval": [0.0, 0.0], "significant": False}
+    cells = figures["trained"]["details"]["breakdown"]["half"]
+    assert sum(cell["genuine"] for cell in cells["groups"]) == figures["trained"]["details"]["num_genuine"]
     assert 0.4 < figures["raw pixels"]["metrics"]["auc"] < 0.7  # random pictures: nobody looks like himself
     assert (tmp_path / "verification.png").read_bytes()[:4] == b"\x89PNG"
     assert (tmp_path / "pairs.csv").read_text().startswith("a,b,same,fold\n")

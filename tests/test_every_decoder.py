@@ -10,19 +10,20 @@ import torch
 from PIL import Image
 
 from fastface.data.augment import Draws
-from fastface.data.batch import normalised
 from fastface.data.damage import BadImage
 from fastface.data.decode import DECODERS, build_decoder
 from fastface.data.decode_torch import unaligned_words
+from fastface.data.normalisation import PerColour, normalised, three
 from tests.data import tiny
 
 MARKS = {"dali-cpu": [pytest.mark.dali], "dali-gpu": [pytest.mark.dali, pytest.mark.gpu]}
 EVERY = [pytest.param(name, marks=MARKS.get(name, [])) for name in DECODERS]
 ON_CPU = [pytest.param(name, marks=MARKS.get(name, [])) for name in DECODERS if name != "dali-gpu"]
 KINDS = ["420", "444", "422", "gray", "png"]
+IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
-def reference(blobs: list[bytes], flip: np.ndarray, mean: float, std: float) -> np.ndarray:
+def reference(blobs: list[bytes], flip: np.ndarray, mean: PerColour, std: PerColour) -> np.ndarray:
     """The specification: float32 [B, 3, H, W]."""
     images = []
     for blob, mirror in zip(blobs, flip, strict=True):
@@ -33,7 +34,8 @@ def reference(blobs: list[bytes], flip: np.ndarray, mean: float, std: float) -> 
         planes = pixels.transpose(2, 0, 1)
         if mirror:
             planes = planes[:, :, ::-1]
-        images.append((planes.astype(np.float32) - np.float32(mean)) * np.float32(1 / std))
+        colours = zip(planes.astype(np.float32), three(mean), three(std), strict=True)
+        images.append(np.stack([(plane - np.float32(m)) * np.float32(1 / s) for plane, m, s in colours]))
     return np.stack(images)
 
 
@@ -51,7 +53,7 @@ def decode(name: str, blobs: list[bytes], flip: np.ndarray, device: str = "cpu",
 def test_cpu_decoders_equal_the_reference(name: str, kind: str) -> None:
     blobs = [tiny.encode(tiny.picture(seed), kind) for seed in range(19)]  # two chunks and a rest
     flip = np.random.default_rng(1).random(19) < 0.5
-    for mean, std in [(127.5, 127.5), (127.5, 128.0), (103.94, 57.38)]:
+    for mean, std in [(127.5, 127.5), (127.5, 128.0), (103.94, 57.38), IMAGENET]:
         expected = reference(blobs, flip, mean, std)
         assert np.array_equal(decode(name, blobs, flip, mean=mean, std=std), expected)
 
@@ -129,7 +131,9 @@ def test_uint8_is_delivered_as_decoded(name: str) -> None:
     decoder([np.frombuffer(blob, np.uint8) for blob in blobs], Draws(flip), out)
     difference = np.abs(out.cpu().numpy().astype(int) - reference(blobs, flip, 0.0, 1.0))
     assert difference.max() <= (2 if name == "dali-gpu" else 0)
-    assert np.array_equal(normalised(out.cpu(), 127.5, 127.5).numpy(), decode(name, blobs, flip, device))
+    for mean, std in ((127.5, 127.5), IMAGENET):
+        expected = decode(name, blobs, flip, device, mean=mean, std=std)
+        assert np.array_equal(normalised(out.cpu(), mean, std).numpy(), expected)
 
 
 def test_missing_dali_is_said_with_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:

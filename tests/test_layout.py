@@ -27,6 +27,7 @@ FLOORS = [
     | {
         "assessment",
         "assessment_all",
+        "pair_report",
         "deployment",
         "advice",
         "advice_facts",
@@ -35,9 +36,8 @@ FLOORS = [
         "run_picture",
         "step",
         "trainer",
-    }
-    | {
         "inherited",
+        "template_assessment",
         "embedding",
         "embedding_progress",
         "miner",
@@ -47,6 +47,7 @@ FLOORS = [
         "quantisation",
         "acceptance",
         "narrowing",
+        "identification",
     },
     set(ENTRIES),
 ]

@@ -27,7 +27,7 @@ from fastface.predictor import Verifier, find_checkpoint, load_embedder
 from fastface.quantisation import draw_images, to_int8
 from tests.training import run_here, write_config, write_people
 
-EVALUATION = "eval: {every_epochs: null, sets: {val: {images: SHARDS, pairs: 100}}}"
+EVALUATION = "eval: {every_epochs: null, sets: {val: {images: SHARDS, pairs: 300}}}"
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +37,10 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train two steps of a MobileFaceNet: a network with PReLU, and the shallow convolutions that are hard in int8."""
+    """Train two steps of a small transformer, which tells these people apart as it begins."""
     folder = tmp_path_factory.mktemp("run")
     config = write_config(folder, shards, EVALUATION.replace("SHARDS", str(shards)))
-    return run_here(config, "--model.backbone", "mobilefacenet", "--train.max_steps", "2")
+    return run_here(config, "--model.backbone", "test_vit", "--model.dropout", "0", "--train.max_steps", "2")
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +58,10 @@ def test_embeddings_stay_near_those_of_fp32(made: Exports, faces: np.ndarray) ->
     whole = unit(load_embedder(made.whole.path)(faces))
     fp16, int8 = (unit(load_embedder(file.path)(faces)) for file in made.narrower)
     assert (fp16 * whole).sum(axis=1).min() > 0.9999
-    assert 0.98 < (int8 * whole).sum(axis=1).min() < 0.99999
+    assert 0.95 < (int8 * whole).sum(axis=1).min() < 0.99999
     sizes = [path.stat().st_size for path in (made.whole.path, *(file.path for file in made.narrower))]
     assert sizes[1] < 0.6 * sizes[0]
-    assert sizes[2] < 0.5 * sizes[0]
+    assert sizes[2] < 0.6 * sizes[0]
 
 
 def test_the_files_are_what_they_say(made: Exports) -> None:
@@ -70,15 +70,17 @@ def test_the_files_are_what_they_say(made: Exports) -> None:
     for path in (made.whole.path, *(file.path for file in made.narrower)):
         model = onnx.load(path)
         onnx.checker.check_model(model, full_check=True)
+        assert b"site-packages" not in path.read_bytes(), "a stack trace of the machine that exported"
         card = Card.beside(path)
         assert card.opset == opset_of(path) == OPSET
         assert {prop.key: prop.value for prop in model.metadata_props} == {"fastface.precision": card.precision}
         ends = [*model.graph.input, *model.graph.output]
         assert {end.type.tensor_type.elem_type for end in ends} == {onnx.TensorProto.FLOAT}
         assert [end.type.tensor_type.shape.dim[0].dim_param for end in ends] == ["batch", "batch"]
-        weights = [w for w in model.graph.initializer if len(w.dims) == 4]
-        kinds[card.precision] = {onnx.TensorProto.DataType.Name(w.data_type) for w in weights}
-    assert kinds == {"fp32": {"FLOAT"}, "fp16": {"FLOAT16"}, "int8": {"INT8"}}
+        kinds[card.precision] = {onnx.TensorProto.DataType.Name(w.data_type) for w in model.graph.initializer if w.dims}
+    assert {"FLOAT16", "INT8"} & kinds["fp32"] == set()
+    assert "FLOAT16" in kinds["fp16"]
+    assert {"INT8", "INT32"} <= kinds["int8"]  # weights, and the biases in their scale
     int8 = {node.op_type for node in onnx.load(made.narrower[1].path).graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= int8
 
@@ -268,3 +270,25 @@ def test_int8_computes_what_its_scales_say(made: Exports, faces: np.ndarray, tmp
 def test_fp32_alone_is_plain_export(run: Path, made: Exports, tmp_path: Path) -> None:
     alone = export_all(run, ["fp32"], out=tmp_path)
     assert alone == (made.whole._replace(path=tmp_path / "model.onnx"), [], [])
+
+
+@pytest.mark.parametrize(
+    ("operator", "weight", "reason"),
+    [("Conv", np.nan, "are not finite"), ("Conv", 3e38, "are not finite"), ("Relu", None, "nothing that is computed")],
+)
+def test_what_cannot_be_quantised_is_said(operator: str, weight: float | None, reason: str, tmp_path: Path) -> None:
+    ends = [("images", ["batch", 3, 8, 8]), ("embeddings", ["batch", 3, None, None])]
+    info = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in ends]
+    inputs = ["images"] if weight is None else ["images", "w"]
+    node = onnx.helper.make_node(operator, inputs, ["embeddings"], name="node")
+    weights = [numpy_helper.from_array(np.full((3, 3, 3, 3), weight, np.float32), "w")] if weight is not None else []
+    graph = onnx.helper.make_graph([node], "g", info[:1], info[1:], weights)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=10)
+    onnx.save(model, tmp_path / "in.onnx")
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
+
+    def prepare(batch: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(batch.transpose(0, 3, 1, 2)).astype(np.float32)
+
+    with pytest.raises(ValueError, match=reason):
+        to_int8(tmp_path / "in.onnx", tmp_path / "out.onnx", images, prepare)

@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--out", type=Path, required=True, metavar="DIR", help="where the report goes")
     add("--no-centre", dest="centre", action="store_false", help="compare embeddings without subtracting their mean")
     add("--bits", type=int, default=BITS, help=f"of 96 by which hashes of one picture may differ (default {BITS})")
-    add("--correlation", type=float, default=CORRELATION, help=f"of one picture's pixels (default {CORRELATION})")
+    add("--correlation", type=float, default=CORRELATION, help=f"of the detail of one picture (default {CORRELATION})")
     for name in Thresholds._fields:
         add(f"--{name}", type=float, metavar="COSINE", help=f"threshold {name!r} (default: from the data)")
     for name in Limits._fields:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastface.data.augment.resample import PILLOW, bilinear_weights, resize_all
 from fastface.data.kernels import kernels
+from fastface.data.normalisation import PerColour, as_float32, normalise_
 
 
 class Batch(NamedTuple):
@@ -54,17 +55,15 @@ class Buffer:
 class Finisher:
     """Turn uint8 images, whatever their layout, into what a loader delivers, mirrored where `flip` says so.
 
-    `out` is [B, 3, H, W], contiguous: float32, (x - mean) * float32(1 / std), or uint8, as decoded; pixels of another
-    size are resized to it. On a CPU a kernel runs in the calling thread, without the GIL. To a CUDA device the uint8
-    planes travel, and the arithmetic is done there in a stream of this object's own; a call returns when `out` is
-    ready for any stream.
+    `out` is [B, 3, H, W], contiguous: float32, (x - mean) * float32(1 / std), each one number or one for every colour,
+    or uint8, as decoded; pixels of another size are resized to it. On a CPU a kernel runs in the calling thread,
+    without the GIL. To a CUDA device the uint8 planes travel, and the arithmetic is done there in a stream of this
+    object's own; a call returns when `out` is ready for any stream.
     """
 
-    def __init__(self, device: torch.device, mean: float, std: float, compiled: bool | None = None) -> None:
-        if not std > 0:
-            raise ValueError(f"std is {std}; pixels are divided by it, so it must be positive")
+    def __init__(self, device: torch.device, mean: PerColour, std: PerColour, compiled: bool | None = None) -> None:
         self.device = device
-        self.mean, self.inverse_std = np.float32(mean), np.float32(1 / std)
+        self.mean, self.inverse_std = as_float32(mean, std)
         self.kernels = kernels(compiled)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._pinned: deque[Tensor] = deque()  # planes no call is using; append and pop are atomic
@@ -97,7 +96,7 @@ class Finisher:
                 planes = torch.where(flip[:, None, None, None], planes.flip(3), planes)
             out.copy_(planes)
             if out.dtype == torch.float32:
-                out.sub_(float(self.mean)).mul_(float(self.inverse_std))
+                normalise_(out, self.mean, self.inverse_std)
         if self._stream is not None:
             self._stream.synchronize()  # a loader thread waits, not training; then pinned memory is free again
 
@@ -130,10 +129,3 @@ def resize_planes(planes: Tensor, height: int, width: int) -> Tensor:
         mixed = torch.einsum("bchw,vw->bchv" if axis == 3 else "bchw,vh->bcvw", planes.double(), on_device)
         planes = mixed.add_(0.5).floor_().clamp_(0, 255)
     return planes
-
-
-def normalised(images: Tensor, mean: float, std: float) -> Tensor:
-    """Return float32 (x - mean) / std of uint8 images, the same bits as a loader's; others are returned as they are."""
-    if images.dtype != torch.uint8:
-        return images
-    return images.float().sub_(float(np.float32(mean))).mul_(float(np.float32(1 / std)))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastface.data.augment import Draws
 from fastface.data.batch import Finisher
+from fastface.data.normalisation import PerColour
 from fastface.spelling import nearest
 
 
@@ -61,8 +62,8 @@ def build_decoder(
     resize: bool = False,
     threads: int,
     device: torch.device | str = "cpu",
-    mean: float = 127.5,
-    std: float = 127.5,
+    mean: PerColour = 127.5,
+    std: PerColour = 127.5,
     compiled: bool | None = None,
 ) -> Decoder:
     """Build the decoder `name` of DECODERS for images of `size` (width, height) px, using `threads` threads.

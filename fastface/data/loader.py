@@ -16,6 +16,7 @@ from fastface.data.cache import DecodedCache, build_cache
 from fastface.data.damage import BadImage, Damage
 from fastface.data.decode import Decoder, build_decoder
 from fastface.data.index import Index
+from fastface.data.normalisation import PerColour
 from fastface.data.plan import Plan, Slots
 from fastface.data.prefetch import Prefetch
 from fastface.data.shards import ShardReader
@@ -57,8 +58,9 @@ class Loader:
     neighbours of them. `ahead` micro-batches are prepared while one is in use. Memory is recycled: a batch is
     valid until the next one is asked for; clone what must outlive that.
 
-    output: "float32", normalised, or "uint8", as decoded. max_damaged: the share of the images that may turn out bad
-    and be replaced, see Damage. cache: see build_cache; `processes` of this machine hold one each.
+    mean, std: one number, or one for each of red, green and blue. output: "float32", normalised by them, or "uint8",
+    as decoded. max_damaged: the share of the images that may turn out bad and be replaced, see Damage. cache: see
+    build_cache; `processes` of this machine hold one each.
     """
 
     def __init__(
@@ -76,8 +78,8 @@ class Loader:
         device: torch.device | str = "cpu",
         threads: int = 2,
         ahead: int = 3,
-        mean: float = 127.5,
-        std: float = 127.5,
+        mean: PerColour = 127.5,
+        std: PerColour = 127.5,
         output: str = "float32",
         check_crc: bool = False,
         max_damaged: float = 0.0,

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binomtest, norm
 
-from fastface.metrics.verification import calibrate, fold_accuracy
+from fastface.metrics.accuracy import decide
+from fastface.metrics.curve import calibrate
 
 
 class Changed(NamedTuple):
@@ -72,8 +73,7 @@ def change(before: np.ndarray, after: np.ndarray) -> Changed:
 
 def held_out(scores: np.ndarray, same: np.ndarray, folds: np.ndarray) -> np.ndarray:
     """Say of each pair whether it is decided rightly at the threshold chosen on the other folds; bool [P]."""
-    thresholds = np.array(fold_accuracy(scores, same, folds).thresholds)
-    return (scores.astype(np.float64) >= thresholds[folds]) == same  # NaN: rejected
+    return decide(scores, same, folds).accepted == same
 
 
 def _drop(figure: str, before: np.ndarray, after: np.ndarray, *, supported: bool = True) -> Drop:

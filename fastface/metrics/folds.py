@@ -61,12 +61,12 @@ def make_folds(pairs: Pairs, identities: np.ndarray, num: int = NUM_FOLDS) -> np
     same = np.asarray(pairs.same, dtype=bool)
     _, persons = np.unique(np.concatenate([identities[pairs.first], identities[pairs.second]]), return_inverse=True)
     a, b = persons.reshape(2, -1)
-    group = _components(a, b, len(same))[a]
+    group = linked(a, b, len(same))[a]
     sizes = np.bincount(group)
     if len(sizes) >= num and sizes.max() <= 2 * len(same) / num:
         return _compact(np.asarray(_deal(sizes, num))[group])
-    linked = _components(a[same], b[same], int(persons.max()) + 1)  # persons that genuine pairs call one
-    home = np.asarray(_deal(np.bincount(linked[a], weights=same, minlength=linked.max() + 1), num))[linked]
+    known = linked(a[same], b[same], int(persons.max()) + 1)  # persons that genuine pairs call one
+    home = np.asarray(_deal(np.bincount(known[a], weights=same, minlength=known.max() + 1), num))[known]
     folds = home[a]
     load = np.bincount(folds[same], minlength=num).tolist()
     for i in np.flatnonzero(~same).tolist():
@@ -90,7 +90,7 @@ def shared_identities(pairs: Pairs, identities: np.ndarray) -> int:
     return int(shared.any(axis=0).sum())
 
 
-def _components(a: np.ndarray, b: np.ndarray, num: int) -> np.ndarray:
+def linked(a: np.ndarray, b: np.ndarray, num: int) -> np.ndarray:
     """Number the connected components of a graph of edges (a, b): int [nodes]."""
     num = max(num, int(max(a.max(initial=-1), b.max(initial=-1))) + 1)
     graph = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(num, num))

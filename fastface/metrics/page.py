@@ -44,7 +44,7 @@ flex:1 1 120px}
 .scroll{overflow-x:auto;margin:.6em 0}table{border-collapse:collapse;font-size:.9rem;min-width:40%}
 caption{text-align:left;color:var(--soft);padding:2px 0 6px}
 th,td{padding:5px 12px 5px 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line);
-overflow-wrap:anywhere}
+overflow-wrap:break-word}
 th{font-weight:600;white-space:nowrap;overflow-wrap:normal}.number{text-align:right;white-space:nowrap;
 overflow-wrap:normal;
 font-variant-numeric:tabular-nums}

@@ -77,7 +77,14 @@ def resolve_pairs(pairs: NamedPairs, images: Names, where: str = "the images") -
 
     Raises ValueError naming the first image that is missing or ambiguous, and how many are missing.
     """
-    wanted = list(dict.fromkeys([*pairs.first, *pairs.second]))
+    found = find_images([*pairs.first, *pairs.second], images, where)
+    first, second = (np.array([found[name] for name in names], dtype=np.int64) for names in pairs[:2])
+    return Pairs(first, second, pairs.same, pairs.fold, pairs.groups)
+
+
+def find_images(names: Iterable[str], images: Names, where: str) -> dict[str, int]:
+    """Return the id of each image by name, as `resolve_pairs` finds them."""
+    wanted = list(dict.fromkeys(names))
     found = _find_exact(wanted, images) or _scan(wanted, images, where)
     missing = [name for name in wanted if name not in found]
     if missing:
@@ -85,8 +92,7 @@ def resolve_pairs(pairs: NamedPairs, images: Names, where: str = "the images") -
         near = difflib.get_close_matches(_stem(plain_name(missing[0])), there, n=1) or list(there)[:1]
         like = f"; names there look like {images.name(there[near[0]])!r}" if near else ""
         raise ValueError(f"{len(missing)} of {len(wanted)} images are not in {where}, first {missing[0]!r}{like}.")
-    first, second = (np.array([found[name] for name in names], dtype=np.int64) for names in pairs[:2])
-    return Pairs(first, second, pairs.same, pairs.fold, pairs.groups)
+    return found
 
 
 def write_pairs(path: str | Path, pairs: Pairs, name: Callable[[int], str]) -> None:

@@ -22,27 +22,38 @@ def format_report(results: Mapping[str, Figures]) -> str:
     """Return a table of figures (rows) by results (columns), then notes on how to read it."""
     if not results:
         raise ValueError("There are no results to print.")
+    return "\n".join([*align([["", *results], *figure_rows(results)]), "", *notes_on(results)])
+
+
+def figure_rows(results: Mapping[str, Figures]) -> list[list[str]]:
+    """Return a row per figure: its name, and what each result has of it, with intervals."""
     details = [result.details for result in results.values()]
-    rows: list[list[str]] = [["", *results]]
+    rows: list[list[str]] = []
     rows.append(["pairs", *(f"{d['num_genuine']:,} genuine, {d['num_impostors']:,} impostor" for d in details)])
-    rows.append(["accuracy", *(_accuracy(result) for result in results.values())])
-    rows.append(
-        [
-            "  std, std. error",
-            *(f"{r.metrics['acc_std']:.4f}, {r.metrics['acc_se']:.4f}" for r in results.values()),
-        ]
-    )
-    rows.append(["  best, optimistic", *(f"{d['accuracy_optimistic']['acc_best']:.4f}" for d in details)])
-    rows.append(["  precision, recall, F1", *(_decisions(d) for d in details)])
+    rows += _accuracy_rows(list(results.values()))
     rows.append(["AUC", *(_figure(d, "auc", 5) for d in details)])
     rows.append(["EER", *(_figure(d, "eer", 4) for d in details)])
     rows.append(["  of the convex hull", *(_figure(d, "eer_hull", 4) for d in details)])
-    tars, fnmrs, marked = operating_rows(details)
+    tars, fnmrs = operating_rows(details)
     rows += [*tars, *fnmrs]
-    rows.append(["loss", *(f"{r.metrics['loss']:.4f}" if "loss" in r.metrics else "-" for r in results.values())])
+    if any("accuracy" in d for d in details):
+        rows.append(["loss", *(f"{r.metrics['loss']:.4f}" if "loss" in r.metrics else "-" for r in results.values())])
     if any(_failed(d) for d in details):
         rows.append(["failed pairs", *(str(_failed(d)) for d in details)])
-    return "\n".join([*align(rows), "", *_notes(details, marked)])
+    return rows
+
+
+def _accuracy_rows(results: list[Figures]) -> list[list[str]]:
+    """Return what folds give; no rows where no result has any."""
+    details = [result.details for result in results]
+    if not all("accuracy" in d for d in details):
+        return []
+    return [
+        ["accuracy", *(_accuracy(result) for result in results)],
+        ["  std, std. error", *(f"{r.metrics['acc_std']:.4f}, {r.metrics['acc_se']:.4f}" for r in results)],
+        ["  best, optimistic", *(f"{d['accuracy_optimistic']['acc_best']:.4f}" for d in details)],
+        ["  precision, recall, F1", *(_decisions(d) for d in details)],
+    ]
 
 
 def align(rows: list[list[str]]) -> list[str]:
@@ -72,8 +83,8 @@ def _figure(details: dict[str, Any], key: str, digits: int) -> str:
     return text if interval is None else f"{text} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
 
 
-def operating_rows(details: list[dict[str, Any]]) -> tuple[list[list[str]], list[list[str]], bool]:
-    """Return rows of TAR at FAR, rows of FNMR at FMR, and whether any cell is marked as unsupported."""
+def operating_rows(details: list[dict[str, Any]]) -> tuple[list[list[str]], list[list[str]]]:
+    """Return rows of TAR at FAR and rows of FNMR at FMR; cells begin with MARK where the data do not support them."""
     points = [point for d in details for point in d["tar_at_far"]["points"]]
     shown = sorted({p["target_fmr"] for p in points if p["supported"] or p["target_fmr"] in SHOWN}, reverse=True)
     tars, fnmrs = [], []
@@ -81,7 +92,7 @@ def operating_rows(details: list[dict[str, Any]]) -> tuple[list[list[str]], list
         at = f"{target:.0e}".replace("e-0", "e-")
         tars.append([f"TAR at FAR {at}", *(_point(d, target, "tar") for d in details)])
         fnmrs.append([f"FNMR at FMR {at}", *(_point(d, target, "fnmr") for d in details)])
-    return tars, fnmrs, any(cell.startswith(MARK) for row in tars for cell in row)
+    return tars, fnmrs
 
 
 def _point(details: dict[str, Any], target: float, key: str) -> str:
@@ -105,7 +116,7 @@ def interval_notes(details: list[dict[str, Any]]) -> list[str]:
     if persons:
         number = " or ".join(f"{n:,}" for n in persons)
         text = (
-            f"[low, high]: 95 %, for {number} persons who recur in pairs: accuracy by Wilson with the effective number"
+            f"[low, high]: 95 %, for {number} persons who recur: accuracy by Wilson with the effective number of pairs"
         )
         draws = sorted({i["bootstrap"]["replicates"] for i in told if i["bootstrap"] is not None})
         drawn = " or ".join(f"{n:,}" for n in draws)
@@ -117,19 +128,23 @@ def interval_notes(details: list[dict[str, Any]]) -> list[str]:
     return notes
 
 
-def _notes(details: list[dict[str, Any]], marked: bool) -> list[str]:
-    folds = sorted({len(d["accuracy"]["folds"]) for d in details})
+def notes_on(results: Mapping[str, Figures]) -> list[str]:
+    """Return sentences on how to read the figures, and the first failed images."""
+    details = [result.details for result in results.values()]
+    folds = sorted({len(d["accuracy"]["folds"]) for d in details if "accuracy" in d})
     count = " or ".join(str(n) for n in folds)
     notes = [f"accuracy: mean of {count} folds, exact threshold chosen on the other folds; the highest of equals"]
     if any("compat" in d for d in details):
         notes = ["accuracy: InsightFace's rule (squared distance, grid of 0.01); in brackets by exact thresholds"]
+    if not folds:
+        notes = []
     notes.append(f"TAR: {details[0]['tar_at_far']['rule']}; errors/impostors behind it")
     if any("points" in d["tar_at_far"] and d["tar_at_far"]["points"] for d in details):
         notes.append(f"FNMR: {details[0]['tar_at_far']['fnmr_rule']}")
     notes += interval_notes(details)
     if not all(d["num_genuine"] and d["num_impostors"] for d in details):
         notes.append("-: these figures need both genuine and impostor pairs; accuracy on one kind says little")
-    if marked:
+    if any(cell.startswith(MARK) for row in operating_rows(details)[0] for cell in row):
         notes.append(f"{MARK} unsupported: fewer than 30 impostor errors expected at this rate, so take it as a guess")
     if any(_failed(d) for d in details):
         notes.append("failed pairs: a picture or embedding failed; genuine ones count as false non-matches")

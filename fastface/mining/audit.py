@@ -24,6 +24,7 @@ from fastface.mining.audit_identities import (
     match,
     mislabelled,
     nearest_identity,
+    resembling,
     same_person,
     search_over,
     shared_people,
@@ -41,7 +42,7 @@ from fastface.mining.audit_scores import (
 from fastface.mining.search import Search
 
 BITS = 12  # by which hashes may differ: LFW at quality 30: 4 of 96 at most in 99 %; at 1.3 times the brightness 12
-CORRELATION = 0.95  # the same at quality 30: 0.996; through 32 px 0.967; the likest different photographs of LFW: 0.95
+CORRELATION = 0.8  # of detail; the same at quality 30: 0.99, through 32 px 0.91; the likest strangers of LFW: 0.78
 
 
 class Set(NamedTuple):
@@ -117,7 +118,11 @@ def audit(
         facts.append(f"{pictures:,} images of the other set are here as the same picture")
     lines = {
         **{name: (getattr(chosen, name), ways[name]) for name in Thresholds._fields},
-        "correlation": (correlation, "of two pictures, from which they are one photograph; see audit.py"),
+        "other": (
+            resembling(compared, chosen),
+            "nine of ten images resemble no other identity so much; at most likely",
+        ),
+        "correlation": (correlation, "of the detail of two pictures, from which they are one photograph"),
         "bits": (float(bits), "of 96, by which perceptual hashes may differ to be compared"),
         **{name: (getattr(bounds, name), sides[name]) for name in bounds._fields},
     }
@@ -185,7 +190,7 @@ def _alike(copies: Copies, alike: Sequence[tuple[int, int, float]]) -> list[Find
     found = []
     for first, second, same in copies.unlike:
         score = scores.get((first.record, second.record), math.nan)
-        found.append(Finding("alike", False, score, (first, second), note=f"pixels correlate to {same:.3f}"))
+        found.append(Finding("alike", False, score, (first, second), note=f"their detail correlates to {same:.3f}"))
     return sorted(found, key=lambda finding: -finding.score)
 
 
@@ -193,8 +198,8 @@ def _doubtful(space: Space, sums: np.ndarray, search: Search, compared: Compared
     found = []
     for m in same_person(space, sums, search, compared, limits):
         note = f"{m.above:,} of {m.pairs:,} pairs of images at or above {limits.same:.3f}, the likest {m.best:.3f}"
-        found.append(Finding("same-person", m.score >= limits.same, m.score, (), ((0, m.first), (0, m.second)), note))
-    wrong = mislabelled(space, compared, limits)
+        found.append(Finding("same-person", m.sure(limits.same), m.score, (), ((0, m.first), (0, m.second)), note))
+    wrong = mislabelled(compared, limits.own, resembling(compared, limits))
     for odd in wrong:
         # One image on either side proves little: two poor images are alike in being poor.
         sure = odd.other >= limits.same and space.counts[odd.who] > 1
@@ -266,7 +271,7 @@ def _shared(
     for m in shared_people(here, there, sums, search, limits):
         if (m.first, m.second) in named:
             continue
-        sure = m.score >= limits.same
+        sure = m.sure(limits.same)
         people["sure" if sure else "likely"] += 1
         note = f"{m.above:,} of {m.pairs:,} pairs of images at or above {limits.same:.3f}, the likest {m.best:.3f}"
         found.append(Finding("shared-person", sure, m.score, (), ((0, m.first), (1, m.second)), note))

@@ -9,14 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from fastface.data.index import Index
 from fastface.mining.audit_duplicates import (
-    SIDE,
     Pairs,
     correlation,
+    detail,
     equal_groups,
     groups_of,
     hashes,
@@ -27,7 +26,7 @@ from fastface.mining.audit_duplicates import (
 from fastface.mining.audit_findings import Place
 from fastface.mining.audit_pixels import Looks, open_reader, read_image
 
-LOOSE = 0.1  # by which thumbnails may correlate less than the pictures are asked to
+THUMBNAILS = 0.85  # least correlation of the thumbnails of pictures that are decoded and compared
 PLAIN = 5.0  # grey levels of contrast below which a picture is all one colour, and like any other such
 
 
@@ -51,7 +50,7 @@ def find_copies(
     """Find equal and nearly equal pictures of the first set, and those it shares with the second.
 
     embedded: pairs of records of the first set with nearly equal embeddings. bits: by which hashes may differ.
-    least: correlation from which two pictures are one.
+    least: correlation of their detail from which two pictures are one.
     """
     starts = np.cumsum([0, *(len(index) for index, _ in sets)])
     measures = np.concatenate([np.asarray(looks.measures[["pixels", "contrast"]]) for _, looks in sets])
@@ -68,7 +67,7 @@ def find_copies(
     )
     proposal = propose(codes, turned, chosen, bits)
     pairs = _of_first(proposal.pairs, len(sets[0][0]))
-    pairs = _similar(sets, starts, pairs, least - LOOSE)
+    pairs = _similar(sets, starts, pairs, THUMBNAILS)
     asked = {(int(a), int(b)) for a, b in zip(*pairs, strict=True)}
     near = [(int(stands_for[a]), int(stands_for[b])) for a, b in embedded]
     others = {(min(a, b), max(a, b)) for a, b in near if a != b and chosen[a] and chosen[b]} - asked
@@ -116,8 +115,7 @@ def _correlate(
 
     def small(i: int) -> np.ndarray:
         place = _place(starts, i)
-        picture = Image.fromarray(read_image(readers[place.set], place.record)).convert("L")
-        return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX))
+        return detail(read_image(readers[place.set], place.record))
 
     def score(pair: tuple[int, int]) -> float:
         return correlation(small(pair[0]), small(pair[1]))[0]

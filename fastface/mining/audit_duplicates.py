@@ -1,6 +1,6 @@
 """Thumbnails and pixels -> which images are the same picture: equal, encoded again, resized, mirrored, lit otherwise.
 
-A perceptual hash proposes, the correlation of the pictures themselves decides.
+A perceptual hash proposes, the correlation of the pictures' detail decides.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from scipy.fft import dctn
+from scipy.ndimage import uniform_filter
 
 from fastface.mining.audit_pixels import THUMB
 
@@ -18,6 +20,7 @@ CHUNK = 65_536  # thumbnails at a time: 64 MB of float32
 CROWD = 64  # of images that share a band, how many of the next each is compared with
 SIDE = 48  # px at which pictures are compared
 SHIFT = 2  # px of these by which one may lie beside the other
+AROUND = 9  # px a side of the mean that is subtracted: what is left is detail, and no longer what all faces share
 _ORDER = sorted(
     ((row, column) for row in range(THUMB) for column in range(THUMB) if row + column),
     key=lambda place: (sum(place), place),
@@ -109,13 +112,24 @@ def thumbnail_correlation(thumbnails: np.ndarray, pairs: Pairs) -> np.ndarray:
     return best
 
 
+def detail(image: np.ndarray) -> np.ndarray:
+    """Shrink uint8 [H, W, 3] to grey [SIDE, SIDE] less the mean around each pixel, float32.
+
+    Of LFW's pairs of 48 x 48 px that correlate to 0.95 as they are, two strangers in one pose correlate to 0.73 in
+    detail, and what is one photograph to 0.86 or more.
+    """
+    picture = Image.fromarray(image).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
+    light = np.asarray(picture, np.float32)
+    return light - uniform_filter(light, AROUND)
+
+
 def correlation(first: np.ndarray, second: np.ndarray) -> tuple[float, bool]:
-    """Correlate two pictures, grey uint8 [SIDE, SIDE], at the best shift of up to SHIFT px; and whether mirrored."""
+    """Correlate two details [SIDE, SIDE] at the best shift of up to SHIFT px; and say whether mirrored."""
     inner = SIDE - 2 * SHIFT
-    target = _unit(first[SHIFT : SHIFT + inner, SHIFT : SHIFT + inner].reshape(1, -1).astype(np.float32))[0]
+    target = _unit(first[SHIFT : SHIFT + inner, SHIFT : SHIFT + inner].reshape(1, -1))[0]
     best = []
     for picture in (second, second[:, ::-1]):
-        windows = np.lib.stride_tricks.sliding_window_view(picture.astype(np.float32), (inner, inner))
+        windows = np.lib.stride_tricks.sliding_window_view(picture, (inner, inner))
         best.append(float((_unit(windows.reshape(-1, inner * inner)) @ target).max()))
     return max(best), best[1] > best[0]
 

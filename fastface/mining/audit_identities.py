@@ -38,6 +38,13 @@ class Match(NamedTuple):
     above: int  # pairs of images at or above Thresholds.same
     pairs: int  # pairs of images compared
 
+    def sure(self, same: float) -> bool:
+        """Say whether all images are on average as alike as `same`, or two pairs, and half of them, are.
+
+        Fewer may come from one image under a wrong label.
+        """
+        return self.score >= same or self.above >= max(2, self.pairs / 2)
+
 
 class Odd(NamedTuple):
     """An image that seems to show somebody else than its label says."""
@@ -89,24 +96,29 @@ def compare_images(space: Space, sums: np.ndarray, search: Search) -> Compared:
 
 
 def same_person(space: Space, sums: np.ndarray, search: Search, compared: Compared, limits: Thresholds) -> list[Match]:
-    """Find pairs of identities whose images are as alike as those of one person, the likest first."""
+    """Find pairs of identities whose images are as alike as those of one person, all or some; the likest first."""
     # The mean cosine of two identities' images is at most the cosine of their centres.
     proposed = _neighbours(sums, search, limits.likely, same=True)
     strong = np.flatnonzero(compared.other >= limits.same)
     proposed |= {_sorted(int(space.labels[i]), int(compared.who[i])) for i in strong.tolist()}
     found = [match(space, space, sums, sums, a, b, limits.same) for a, b in proposed]
-    return sorted((m for m in found if m.score >= limits.likely), key=lambda m: (-m.score, m.first, m.second))
+    return _likeliest(found, limits)
 
 
 def shared_people(
     here: Space, there: Space, sums: tuple[np.ndarray, np.ndarray], search: Search, limits: Thresholds
 ) -> list[Match]:
-    """Find identities of `there` (second) that are in `here` (first): as alike as one person, or an image is."""
+    """Find identities of `there` (second) that are in `here` (first), whatever their names."""
     found = [
         match(here, there, *sums, a, b, limits.same) for b, a in _neighbours(sums[1], search, limits.own, same=False)
     ]
-    kept = [m for m in found if m.score >= limits.likely or m.best >= limits.same]
-    return sorted(kept, key=lambda m: (-m.best, m.first, m.second))
+    return _likeliest(found, limits)
+
+
+def _likeliest(found: list[Match], limits: Thresholds) -> list[Match]:
+    """Keep pairs as alike as one person, on average or in more than a quarter of their images; the sure ones first."""
+    kept = (m for m in found if m.score >= limits.likely or 4 * m.above > m.pairs)
+    return sorted(kept, key=lambda m: (not m.sure(limits.same), -m.score, m.first, m.second))
 
 
 def nearest_identity(sums: np.ndarray, search: Search) -> np.ndarray:
@@ -123,10 +135,15 @@ def match(
     return Match(a, b, mean, float(scores.max(initial=-1.0)), int((scores >= same).sum()), scores.size)
 
 
-def mislabelled(space: Space, compared: Compared, limits: Thresholds) -> list[Odd]:
-    """Find images unlike their own identity that are as like another's as images of one person are."""
-    chosen = np.flatnonzero((compared.own <= limits.own) & (compared.other >= limits.likely))
-    return _odd(compared, chosen)
+def resembling(compared: Compared, limits: Thresholds) -> float:
+    """Say from where on an image resembles another identity: what nine of ten images stay below, at most `likely`."""
+    known = compared.other[np.isfinite(compared.other)]
+    return min(limits.likely, float(np.quantile(known, 0.9))) if len(known) else limits.likely
+
+
+def mislabelled(compared: Compared, own: float, other: float) -> list[Odd]:
+    """Find images no liker to their own identity than `own`, and as like to another as `other`; the clearest first."""
+    return _odd(compared, np.flatnonzero((compared.own <= own) & (compared.other >= other)))
 
 
 def clusters(space: Space, compared: Compared, limits: Thresholds) -> tuple[list[Split], list[Odd]]:

@@ -17,7 +17,7 @@ GREY = 3.0  # mean distance between the colours of a pixel, below which an image
 class Limits(NamedTuple):
     """Beyond these an image is listed."""
 
-    blurred: float  # log10 of the Laplacian's variance, below
+    blurred: float  # log10 of the Laplacian's variance over that of the light, below
     dark: float  # mean grey level, below
     bright: float  # mean grey level, above
     flat: float  # standard deviation of grey levels, below

@@ -21,12 +21,13 @@ from fastface.mining.audit_scores import Drawn, Space
 
 SIDE = 100  # px of a face in the page
 FACES = 4  # of an identity beside a finding
+LEGEND = "Red frames: the image in doubt, or one that exclude.csv lists. Green frames: the other identity or set."
 SECTIONS = {  # title -> kinds
+    "Shared with the other set": ("shared-name", "shared-image", "shared-person"),
     "Copies": ("duplicate", "near-duplicate", "alike"),
     "One picture under two names": ("duplicate-conflict", "near-duplicate-conflict"),
     "One person under two names": ("same-person",),
     "Wrong person": ("mislabelled", "loner", "split"),
-    "Shared with the other set": ("shared-name", "shared-image", "shared-person"),
     "Poor images": ("unreadable", "no-embedding", "blurred", "dark", "bright", "flat", "small", "grey"),
     "Small identities": ("empty", "tiny"),
 }
@@ -199,7 +200,8 @@ def _write_page(report: Report, dropped: Mapping[int, Finding], summary: str, pa
             if found
         ],
     )
-    parts = [head, page.section("What was found", counts, *(page.paragraph(fact) for fact in report.facts))]
+    facts = [page.paragraph(fact) for fact in report.facts]
+    parts = [head, page.section("What was found", counts, *facts, page.paragraph(LEGEND, soft=True))]
     for title, kinds in SECTIONS.items():
         inside = [_kind(report, pictures, kind, by_kind[kind], shown) for kind in kinds if by_kind[kind]]
         if inside:
@@ -238,7 +240,8 @@ def _captioned(report: Report, f: Finding) -> str:
 def _shown(report: Report, pictures: _Pictures, f: Finding) -> tuple[page.Html, list[page.Face]]:
     """Say one finding and choose its faces."""
     names = [report.sets[number].index.classes[label] for number, label in f.identities]
-    text = page.join([page.strong(" / ".join(names) if names else _where(report, f.images[0])[1])])
+    names = names or list(dict.fromkeys(_where(report, place)[1] for place in f.images))
+    text = page.join([page.strong(" / ".join(names))])
     said = [f"{f.score:.3f}" if not math.isnan(f.score) else "", f.note, "sure" if f.sure else "to check"]
     text = page.join([text, ": ", ", ".join(part for part in said if part)])
     if f.kind == "mislabelled":

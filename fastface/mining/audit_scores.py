@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import norm
 
 from fastface.data.embeddings import Embeddings
 from fastface.metrics.scores import unit, usable
 
 CHUNK = 16_384  # rows at a time: 64 MB of 512 float64
 GENUINE, IMPOSTOR = 200_000, 2_000_000  # pairs drawn
-TAIL = 1e-3  # of impostor scores, to which an exponential is fitted
+TAIL = 1e-3  # of impostor scores, from which on they are taken to fall as a normal distribution does
 OF_ONE = 10  # pairs drawn of one identity at most
 ALIKE = 0.9  # least cosine of two images that may be one photograph
 
@@ -113,18 +114,16 @@ def draw_scores(space: Space, *, seed: int = 0) -> Drawn:
 def tail_threshold(impostor: np.ndarray, comparisons: float) -> float:
     """Find the score that unrelated images are expected to reach once in `comparisons`.
 
-    Beyond the sample's own reach by an exponential fitted to its upper TAIL: peaks over threshold (Pickands 1975) with
-    shape 0, heavier than the tail that cosines have.
+    Beyond the sample's own reach by the normal distribution through its median and its upper TAIL. Quantiles, not
+    moments: of the highest scores some are of one person under two names, and these are what is looked for.
     """
     if not len(impostor):
         return 1.0
-    level = float(np.quantile(impostor, 1 - TAIL))
-    above = impostor[impostor > level]
-    scale = float((above - level).mean()) if len(above) else 0.0
     share = 1 / max(comparisons, 1.0)
     if share >= TAIL:
         return float(np.quantile(impostor, 1 - share))
-    return min(level + scale * float(np.log(TAIL / share)), 1.0)
+    middle, high = (float(value) for value in np.quantile(impostor, (0.5, 1 - TAIL)))
+    return min(middle + (high - middle) * float(norm.isf(share) / norm.isf(TAIL)), 1.0)
 
 
 class Thresholds(NamedTuple):
@@ -148,9 +147,9 @@ def choose_thresholds(
             + ", ".join(f"--{name}" for name in Thresholds._fields)
         )
     pairs = num_classes * (num_classes - 1) / 2
-    hundred = 100 * pairs / max(num_classes, 1)
+    some = 10 * pairs / max(num_classes, 1)
     low, quarter, top = (float(np.quantile(genuine, q)) if len(genuine) else 0.0 for q in (0.05, 0.25, 0.999))
-    once, rarely = tail_threshold(impostor, pairs), tail_threshold(impostor, hundred)
+    once, rarely = tail_threshold(impostor, pairs), tail_threshold(impostor, some)
     unrelated = float(np.quantile(impostor, 0.99)) if len(impostor) else 0.0
     typical = f"{quarter:.3f}, the lowest quarter of pairs under one label"
     reached = "the score that unrelated images are expected to reach"
@@ -163,8 +162,7 @@ def choose_thresholds(
     }
     ways = {
         "same": f"the larger of {once:.3f}, {reached} once in all {pairs:,.0f} pairs of identities, and {typical}",
-        "likely": f"the larger of {rarely:.3f}, {reached} once for each hundred identities, and {typical}; "
-        "at most same",
+        "likely": f"the larger of {rarely:.3f}, {reached} once for each ten identities, and {typical}; at most same",
         "typical": typical,
         "own": f"the larger of {low:.3f}, the lowest twentieth of pairs under one label, and {unrelated:.3f}, below "
         "which 99 % of unrelated images are",

@@ -19,7 +19,7 @@ from fastface.mining.search import GPU_MOST, QUERIES, Kind, Search
 
 SPARE = 16  # rows looked for beyond those wanted: suspects, and ties that FAISS orders otherwise
 WIDEST = 4  # times as many are looked for where suspects fill a list
-SCORED_BYTES = 1 << 26  # of float64 rows that are scored at a time
+SCORED_BYTES = 1 << 21  # of float64 rows that are scored at a time: half the time of 64 MB, which leave the caches
 
 
 class Suspects(NamedTuple):
@@ -43,15 +43,15 @@ class Hard(NamedTuple):
     suspects: Suspects  # at most n of each identity, left out of the lists
 
 
-class _Links(NamedTuple):
+class Links(NamedTuple):
     """Rows and their nearest rows of other identities, one entry each."""
 
     row: np.ndarray
     other: np.ndarray
     score: np.ndarray
 
-    def take(self, places: np.ndarray) -> _Links:
-        return _Links(*(column[places] for column in self))
+    def take(self, places: np.ndarray) -> Links:
+        return Links(*(column[places] for column in self))
 
 
 def hard_negatives(
@@ -89,7 +89,7 @@ def hard_negatives(
     per_row = neighbours if per_row is None else per_row
     if neighbours < 1 or per_row < 1:
         raise ValueError(f"{neighbours} neighbours, {per_row} of each row: one or more are meant")
-    finder = _Finder(rows, labels, first, search or Search(rows, kind), cap, per_row)
+    finder = Finder(rows, labels, first, search or Search(rows, kind), cap, per_row)
     order = np.argsort(labels, kind="stable")
     assert dist.world() == 1 or (np.diff(labels) >= 0).all(), "rows spread over processes are in class order"
     counts = np.bincount(labels, minlength=num_classes)
@@ -113,7 +113,7 @@ def hard_negatives(
     return Hard(ids, scores, _each_pair_once(suspects))
 
 
-class _Finder:
+class Finder:
     """Row numbers -> links to the nearest rows of other identities, up to `per_row` below the cap and all above it."""
 
     def __init__(
@@ -125,16 +125,16 @@ class _Finder:
         lengths = [_lengths(rows[start : start + QUERIES]) for start in range(0, len(rows), QUERIES)]
         self.lengths = np.concatenate([np.empty(0), *lengths])
 
-    def __call__(self, numbers: np.ndarray) -> _Links:
+    def __call__(self, numbers: np.ndarray) -> Links:
         if not len(numbers):
-            return _Links(numbers, numbers, np.empty(0, np.float32))
+            return Links(numbers, numbers, np.empty(0, np.float32))
         own = numbers[(numbers >= self.first) & (numbers < self.first + len(self.rows))] - self.first
         queries = np.concatenate(dist.gather_rows(np.ascontiguousarray(self.rows[own], np.float32)))
         of = self.labels[numbers]
         largest = int(np.unique(of, return_counts=True)[1].max())
         wide = self.per_row + largest + SPARE
         widest = min(WIDEST * wide, self.most)
-        parts: list[_Links] = []
+        parts: list[Links] = []
         pending = np.arange(len(numbers))
         while len(pending):
             wide = min(wide, widest)
@@ -144,9 +144,9 @@ class _Finder:
             short = (calm.sum(axis=1) < self.per_row) & (ids[:, -1] >= 0) & (wide < widest)
             kept = (other & ~calm) | (calm & (calm.cumsum(axis=1) <= self.per_row))
             row, place = np.nonzero(kept & ~short[:, None])
-            parts.append(_Links(numbers[pending[row]], ids[row, place], scores[row, place]))
+            parts.append(Links(numbers[pending[row]], ids[row, place], scores[row, place]))
             pending, wide = pending[short], 2 * wide
-        return _Links(*map(np.concatenate, zip(*parts, strict=True)))
+        return Links(*map(np.concatenate, zip(*parts, strict=True)))
 
     def _nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return scores (float32) and row numbers (int64), [q, k], of the k nearest rows of all processes."""
@@ -169,8 +169,8 @@ class _Finder:
 
 
 def _between_identities(
-    links: _Links, labels: np.ndarray, counts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, _Links, np.ndarray]:
+    links: Links, labels: np.ndarray, counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Links, np.ndarray]:
     """Gather links by pairs of identities: of, to, the best score, its link, and the mean over the rows of `of`."""
     of, to = labels[links.row], labels[links.other]
     order = np.lexsort((links.other, -links.score, links.row, to, of))

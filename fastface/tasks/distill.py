@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastface.data.normalisation import PerColour, factor, three
 from fastface.data.plan import hash_numbers
 
 PROJECTION = 104
@@ -36,16 +37,18 @@ class Teacher:
         network: nn.Module,
         *,
         size: tuple[int, int],
-        mean: float,
-        std: float,
-        student_mean: float,
-        student_std: float,
+        mean: PerColour,
+        std: PerColour,
+        student_mean: PerColour,
+        student_std: PerColour,
         embedding_size: int,
         sha256: str = "",
     ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.size, self.embedding_size, self.sha256 = size, embedding_size, sha256
-        self.scale, self.shift = student_std / std, (student_mean - mean) / std
+        colours = list(zip(three(mean), three(std), three(student_mean), three(student_std), strict=True))
+        self.scale = tuple(own_std / std for _, std, _, own_std in colours)
+        self.shift = tuple((own_mean - mean) / std for mean, std, own_mean, _ in colours)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -56,8 +59,9 @@ class Teacher:
         width, height = self.size
         if images.shape[2:] != (height, width):
             images = F.interpolate(images, (height, width), mode="bilinear", align_corners=False, antialias=True)
-        if (self.scale, self.shift) != (1.0, 0.0):
-            images = images * self.scale + self.shift  # resizing first is the same: its weights sum to one
+        if {*self.scale} != {1.0} or {*self.shift} != {0.0}:  # resizing first is the same: its weights sum to one
+            images = images * factor(self.scale, images.device, images.dtype)
+            images = images + factor(self.shift, images.device, images.dtype)
         return self.network(images).to(images.dtype)
 
 

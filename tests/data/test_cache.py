@@ -44,12 +44,14 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "cache") if request.param == "file" else request.param
 
 
-@pytest.mark.parametrize("output", ["float32", "uint8"])
+@pytest.mark.parametrize(
+    "options", [{}, {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}, {"output": "uint8"}], ids=str
+)
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_cache_changes_no_bit(index: Index, place: str, output: str, threads: int) -> None:
-    with loader_of(index, output=output) as loader:
+def test_a_cache_changes_no_bit(index: Index, place: str, options: dict, threads: int) -> None:
+    with loader_of(index, **options) as loader:
         plain = rows(loader)
-    with loader_of(index, output=output, cache=place, threads=threads) as loader:
+    with loader_of(index, **options, cache=place, threads=threads) as loader:
         assert loader.cache is not None
         assert loader.cache.share == 0
         assert rows(loader) == plain

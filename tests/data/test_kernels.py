@@ -33,10 +33,15 @@ def test_every_layout_gives_the_bits_of_the_formula(made: Kernels, shape: tuple[
     expected = np.stack([(i[:, ::-1] if f else i).transpose(2, 0, 1) for i, f in zip(pixels, flip, strict=True)])
     words = np.concatenate([pixels, rng.integers(0, 256, (count, *shape, 1), np.uint8)], 3).view(np.uint32)[..., 0]
     planes, rows = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), rng.integers(0, count, count)
-    for mean, std in [(127.5, 127.5), (0.0, 255.0), (123.675, 58.395)]:
-        m, scale = np.float32(mean), np.float32(1 / std)
+    imagenet = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+    for mean, std in [([127.5] * 3, [127.5] * 3), ([0.0] * 3, [255.0] * 3), imagenet]:
+        m, scale = np.float32(mean), np.float32([1 / s for s in std])
+
+        def formula_of(x: np.ndarray, m: np.ndarray = m, scale: np.ndarray = scale) -> np.ndarray:
+            return np.stack([(x[:, c].astype(np.float32) - m[c]) * scale[c] for c in range(3)], 1)
+
         for dtype, formula in [
-            (np.float32, lambda x, m=m, s=scale: (x.astype(np.float32) - m) * s),
+            (np.float32, formula_of),
             (np.uint8, lambda x: x),
         ]:
             out = np.full((count, 3, *shape), 77, dtype)

@@ -3,8 +3,8 @@ from math import comb
 import numpy as np
 import pytest
 
+from fastface.metrics.accuracy import best_threshold
 from fastface.metrics.drop import Changed, change, drops, held_out
-from fastface.metrics.verification import best_threshold
 
 
 def two_models(seed: int, num: int = 240) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

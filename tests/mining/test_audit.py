@@ -16,7 +16,7 @@ from fastface.mining.audit import audit, plain_name
 from tests.mining.planted import draw_people, make_set
 from tools.audit import main
 
-LIMITS = {"blurred": 1.87}  # drawn faces differ more than photographs do, and are few
+LIMITS = {"blurred": -1.0}  # drawn faces differ more than photographs do, and are few
 
 
 class Made:
@@ -45,7 +45,7 @@ def rows(file: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("what", FOUND)
 def test_what_was_planted_is_found(made: Made, what: str) -> None:
-    planted, hit, found = grade(made.out / "findings.csv", made.planted.truth)[what]
+    planted, hit, found = grade(made.out / "findings.csv", made.planted)[what]
     assert planted == hit == {"copies": 4, "wrong person": 2}.get(what, 1)
     assert found <= planted + (3 if what in ("blurred", "grey", "dark") else 0)
 

@@ -9,11 +9,13 @@ from PIL import Image, ImageOps
 
 from fastface.mining import audit_duplicates
 from fastface.mining.audit_duplicates import (
+    AROUND,
     BITS,
     SHIFT,
     SIDE,
     Pairs,
     correlation,
+    detail,
     equal_groups,
     groups_of,
     hashes,
@@ -87,9 +89,9 @@ def test_changed_pictures_are_found_and_confirmed(change, bits: int) -> None:
     assert expected <= pairs
     right = [b for a, c, b in zip(*found.pairs, found.bits, strict=True) if (a, c) in expected]
     assert np.quantile(right, 0.9) <= bits
-    grey = [np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)) for image in both]
-    assert min(correlation(grey[k], grey[40 + k])[0] for k in range(40)) > 0.95
-    assert max(correlation(grey[k], grey[k + 1])[0] for k in range(39)) < 0.9
+    fine = [detail(np.asarray(image)) for image in both]
+    assert min(correlation(fine[k], fine[40 + k])[0] for k in range(40)) > 0.9
+    assert max(correlation(fine[k], fine[k + 1])[0] for k in range(39)) < 0.7
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -130,18 +132,26 @@ def test_crowds_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_correlation_is_the_best_of_all_shifts() -> None:
     drawn = np.random.default_rng(0)
-    first = np.asarray(Image.fromarray(drawn.integers(0, 256, (8, 8), np.uint8)).resize((SIDE, SIDE)))
-    second = np.asarray(Image.fromarray(drawn.integers(0, 256, (8, 8), np.uint8)).resize((SIDE, SIDE)))
+    first, second = drawn.normal(size=(2, SIDE, SIDE)).astype(np.float32)
     inner = SIDE - 2 * SHIFT
     best = -1.0
     for turned in (second, second[:, ::-1]):
         for y, x in itertools.product(range(2 * SHIFT + 1), repeat=2):
             a, b = first[SHIFT : SHIFT + inner, SHIFT : SHIFT + inner], turned[y : y + inner, x : x + inner]
-            best = max(best, float(np.corrcoef(a.ravel().astype(float), b.ravel().astype(float))[0, 1]))
+            best = max(best, float(np.corrcoef(a.ravel(), b.ravel())[0, 1]))
     assert correlation(first, second)[0] == pytest.approx(best, abs=1e-5)
     assert correlation(first, np.roll(first, (1, -2), (0, 1)))[0] > 0.999
     assert correlation(first, first[:, ::-1])[1] is True
     assert correlation(first, first) == (pytest.approx(1, abs=1e-5), False)
+
+
+def test_detail_is_what_differs_from_the_pixels_around() -> None:
+    image = pictures(1)[0].resize((2 * SIDE, 2 * SIDE))
+    light = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)).astype(float)
+    found, half = detail(np.asarray(image)), AROUND // 2
+    for y, x in ((10, 12), (half, 30), (SIDE - 1 - half, 9)):
+        around = [light[i, j] for i in range(y - half, y + half + 1) for j in range(x - half, x + half + 1)]
+        assert found[y, x] == pytest.approx(light[y, x] - sum(around) / len(around), abs=1e-3)
 
 
 def test_thumbnails_correlate_either_way() -> None:

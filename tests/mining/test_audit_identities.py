@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from fastface.mining.audit_identities import (
     match,
     mislabelled,
     nearest_identity,
+    resembling,
     same_person,
     search_over,
     shared_people,
@@ -100,6 +102,10 @@ def test_one_person_under_two_names(tmp_path: Path) -> None:
     assert found[0].score == pytest.approx(scores.mean(), abs=1e-5)
     assert found[0].best == pytest.approx(scores.max(), abs=1e-5)
     assert (found[0].above, found[0].pairs) == (int((scores >= 0.7).sum()), 12)
+    assert found[0].sure(found[0].score)
+    assert found[0]._replace(above=6).sure(1.0)
+    assert not found[0]._replace(above=5).sure(1.0)
+    assert not found[0]._replace(above=1, pairs=1).sure(1.0)
     other = match(space, space, sums, sums, 0, 2, 0.7)
     assert other.score == pytest.approx(cosines(space)[:4, 7:12].mean(), abs=1e-5)
 
@@ -111,9 +117,12 @@ def test_images_of_another_person(tmp_path: Path) -> None:
     space = Space(embed(tmp_path, people, labels, noise=0.4))
     sums = space.sums()
     compared = compare_images(space, sums, search_over(sums, gpu=False))
-    found = mislabelled(space, compared, LIMITS._replace(likely=0.45))
+    found = mislabelled(compared, 0.3, 0.45)
     assert {(odd.record, odd.who) for odd in found} == {(3, 1), (9, 0), (11, 1)}
     assert found == sorted(found, key=lambda odd: odd.own - odd.other)
+    tenth = sorted(compared.other)[-2] * 0.9 + sorted(compared.other)[-3] * 0.1  # of 12, the 9.9th
+    assert resembling(compared, LIMITS._replace(likely=0.9)) == pytest.approx(tenth, abs=1e-6)
+    assert resembling(compared, LIMITS._replace(likely=0.1)) == 0.1
 
 
 def test_split_identities_and_loners(tmp_path: Path) -> None:
@@ -164,10 +173,13 @@ def test_drawn_pairs_are_of_one_label_or_two(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("comparisons", [1e2, 1e4, 1e6, 1e8])
-def test_the_tail_of_an_exponential_is_found(comparisons: float) -> None:
-    drawn = np.random.default_rng(0).exponential(0.03, 400_000)
-    assert tail_threshold(drawn, comparisons) == pytest.approx(0.03 * np.log(comparisons), rel=0.08)
-    assert tail_threshold(drawn, 1e300) == 1.0
+def test_the_tail_of_a_normal_distribution_is_found(comparisons: float) -> None:
+    drawn = np.random.default_rng(0).normal(0.05, 0.1, 400_000)
+    expected = NormalDist(0.05, 0.1).inv_cdf(1 - 1 / comparisons)
+    assert tail_threshold(drawn, comparisons) == pytest.approx(expected, abs=0.012)
+    spoilt = np.concatenate([drawn, np.full(100, 0.9)])  # pairs of one person under two names
+    assert tail_threshold(spoilt, comparisons) == pytest.approx(expected, abs=0.03)
+    assert tail_threshold(drawn + 0.9, 1e12) == 1.0
     assert tail_threshold(drawn[:0], 10) == 1.0
 
 
@@ -181,7 +193,7 @@ def test_thresholds_follow_from_the_scores() -> None:
     assert (found.alike, ways["alike"]) == (0.99, "given")
     close, _ = choose_thresholds(Drawn(genuine - 0.4, impostor), 1_000, {})
     assert close.same == pytest.approx(tail_threshold(impostor, 499_500))
-    assert close.likely == pytest.approx(tail_threshold(impostor, 49_950))
+    assert close.likely == pytest.approx(tail_threshold(impostor, 4_995))
     assert close.own == pytest.approx(np.sort(impostor)[396_000], abs=1e-3)
     few, _ = choose_thresholds(Drawn(genuine - 0.4, impostor), 20, {})
     assert few.likely == few.same

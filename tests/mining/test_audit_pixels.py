@@ -34,9 +34,11 @@ def test_measures_are_those_of_a_loop(height: int, width: int) -> None:
         max(map(int, image[y, x])) - min(map(int, image[y, x])) for y in range(0, height, 4) for x in range(0, width, 4)
     ]
     row = row_of(image)
-    middle = sum(edges) / len(edges)
-    assert row["sharpness"] == pytest.approx(np.log10(sum((e - middle) ** 2 for e in edges) / len(edges)), abs=1e-5)
-    mean = sum(every) / len(every)
+    middle, mean = sum(edges) / len(edges), sum(every) / len(every)
+    detail = sum((e - middle) ** 2 for e in edges) / len(edges)
+    assert row["sharpness"] == pytest.approx(
+        np.log10(detail / (sum((v - mean) ** 2 for v in every) / len(every))), abs=1e-5
+    )
     assert row["brightness"] == pytest.approx(mean, abs=1e-3)
     assert row["contrast"] == pytest.approx((sum((v - mean) ** 2 for v in every) / len(every)) ** 0.5, abs=1e-3)
     assert row["colour"] == pytest.approx(sum(colours) / len(colours), abs=1e-4)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fastface.command import Command, load_config
 from fastface.config import DataConfig, ModelConfig
+from fastface.data.normalisation import PerColour, three
 from fastface.inherited import digest_of, load_teacher
 from fastface.run import build_run
 from fastface.task_settings import TaskSettings
@@ -111,15 +112,20 @@ def resized(plane: np.ndarray, size: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("given", "taken"), [((8, 8), (8, 8)), ((16, 8), (8, 4)), ((6, 9), (8, 12))])
-def test_a_teacher_sees_its_own_size_and_normalisation(given: tuple[int, int], taken: tuple[int, int]) -> None:
+@pytest.mark.parametrize("mean", [100.0, (120.0, 110.0, 100.0)])
+@pytest.mark.parametrize("own_std", [128.0, (60.0, 128.0, 58.5)])
+def test_a_teacher_sees_its_own_size_and_normalisation(
+    given: tuple[int, int], taken: tuple[int, int], mean: PerColour, own_std: PerColour
+) -> None:
     (width, height), (own_width, own_height) = given, taken
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, height, width)).astype(np.float64)
-    teacher = teacher_of(nn.Flatten(), size=taken, mean=100.0, std=50.0, student_mean=127.5, student_std=128.0)
-    found = teacher(torch.from_numpy((pixels - 127.5) / 128)).numpy().reshape(2, 3, own_height, own_width)
+    teacher = teacher_of(nn.Flatten(), size=taken, mean=mean, std=50.0, student_mean=127.5, student_std=own_std)
+    student = (pixels - 127.5) / np.array(three(own_std))[:, None, None]
+    found = teacher(torch.from_numpy(student)).numpy().reshape(2, 3, own_height, own_width)
     for image, planes in zip(found, pixels, strict=True):
-        for plane, source in zip(image, planes, strict=True):
+        for plane, source, m in zip(image, planes, three(mean), strict=True):
             expected = resized(resized(source, own_width).T, own_height).T
-            np.testing.assert_allclose(plane, (expected - 100) / 50, atol=1e-6)
+            np.testing.assert_allclose(plane, (expected - m) / 50, atol=1e-6)
 
 
 def test_images_a_teacher_takes_as_they_are_keep_their_bits() -> None:

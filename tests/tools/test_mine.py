@@ -144,7 +144,7 @@ def test_what_does_not_fit_is_said(
     capsys.readouterr()  # what making them said
     for words, message in (
         (["--embeddings", str(folder), "--shards", str(other)], "make the embeddings of these shards"),
-        (["--embeddings", str(shards)], "tools/embed.py makes such a folder"),
+        (["--embeddings", str(shards)], "is not that of embeddings in format 1"),
         (["--checkpoint", str(run)], "has no class centres, which only task arcface has"),
         (["--checkpoint", str(run), "--shards", str(other)], "give --shards, the set it learned from"),
         (["--checkpoint", str(run), "--by", "instance"], "a run has centres only"),
