@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 # conversion tools never pay for torch.
 _PUBLIC = {
     "Index": "fastface.data.index",
-    "Verifier": "fastface.predictor",
+    "Verifier": "fastface.verifier",
     "load_embedder": "fastface.predictor",
     "load_config": "fastface.command",
     "build_backbone": "fastface.models",

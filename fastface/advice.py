@@ -32,7 +32,12 @@ def advise(
     bf16: bool = False,
     weights_normalisation: tuple[PerColour, PerColour] | None = None,
 ) -> list[str]:
-    """Return the texts of all rows that fire for this run, in the order of the table."""
+    """Return the texts of all rows that fire for this run, in the order of the table.
+
+    All are about networks of images: a run on embeddings gets none.
+    """
+    if config.data.embeddings:
+        return []
     facts = Facts(config, num_classes, num_images, micro_batch, bf16, weights_normalisation)
     return [row.text.format(f=facts) for row in ADVICE if row.fires(facts)]
 

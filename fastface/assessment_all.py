@@ -20,7 +20,7 @@ from fastface.metrics.verification import TARGETS
 def assess_all(
     *,
     embeddings: Path | None = None,
-    checkpoint: Path | None = None,
+    model: Path | None = None,
     images: Path | None = None,
     targets: Sequence[float] = TARGETS,
     precision: str = "float32",
@@ -38,10 +38,10 @@ def assess_all(
         ValueError: for what is missing or does not fit, or embeddings without both kinds of pairs.
     """
     if images is not None:
-        if checkpoint is None or (embeddings is None and out is None):
+        if model is None or (embeddings is None and out is None):
             raise ValueError("--images SHARDS --pairs all needs --checkpoint RUN, and --embeddings or --out FOLDER")
         embeddings = embeddings or (out or Path()) / "embeddings"
-        embed_shards(checkpoint, str(images), embeddings, device=device, batch_size=batch_size)
+        embed_shards(model, str(images), embeddings, device=device, batch_size=batch_size)
     if embeddings is None:
         raise ValueError("--pairs all needs --embeddings FOLDER (of tools/embed.py), or --images SHARDS to embed")
     opened = open_embeddings(embeddings)

@@ -1,6 +1,7 @@
 """What a model needs to be used rightly, as data: its input, its normalisation, its embedding, its thresholds."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,9 +10,11 @@ from pydantic import BaseModel, ConfigDict
 from fastface.config import RunConfig
 from fastface.data.normalisation import PerColour
 
+RULE = "accept iff score >= threshold, the smallest with FMR <= target on the calibration pairs; no interpolation"
+
 
 class Threshold(BaseModel):
-    """Accept a pair whose similarity is at least `threshold`: the smallest that keeps FMR <= target."""
+    """Accept a pair whose score is at least `threshold`: the smallest that keeps FMR <= target; and the evidence."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,6 +32,54 @@ class Threshold(BaseModel):
     """False where fewer than 30 impostor errors are expected at the target: take the figure as a guess."""
     source: str
     """The calibration pairs."""
+    errors: int | None = None
+    """Impostor pairs accepted; this and what follows is null in cards that are older."""
+    fmr_interval: tuple[float, float] | None = None
+    """With 95 % confidence, on other persons."""
+    tar_interval: tuple[float, float] | None = None
+    """Of the TAR at this threshold."""
+    interval_method: str | None = None
+    """Whether intervals allow for persons who recur."""
+    rule: str | None = None
+    dataset_id: str | None = None
+    """Of the shard set that the calibration pairs are from, where they are from one."""
+    pairs_sha256: str | None = None
+    """Of the list of calibration pairs, by the names of their images."""
+    model_sha256: str | None = None
+    """Of the .onnx file that the threshold is for."""
+
+
+class Calibration(BaseModel):
+    """Log-likelihood ratio (natural logarithm) = a * score + b; the log-odds at a prior are LLR + logit(prior)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Literal["platt"] = "platt"
+    """Logistic regression in which genuine and impostor pairs weigh the same (Platt, 1999)."""
+    a: float
+    b: float
+    genuine: int
+    """Pairs it was fitted on."""
+    impostors: int
+    cllr: float
+    """Bits a decision loses on pairs of other persons, each fold judged by the fit on the others; 1: no information."""
+    min_cllr: float
+    """What is left when the scores are calibrated perfectly: the loss of their order alone."""
+    ece: float
+    """Mean difference of stated and observed probability at prior 1/2, on the same held-out folds."""
+    source: str
+    """The calibration pairs."""
+    dataset_id: str | None = None
+    pairs_sha256: str
+    model_sha256: str
+
+    def llr(self, score: float) -> float:
+        """Return the log-likelihood ratio of a score."""
+        return self.a * score + self.b
+
+    def probability(self, score: float, prior: float) -> float:
+        """Return the probability that a pair of this score shows one person, where a share `prior` of pairs does."""
+        return 1 / (1 + math.exp(-(self.llr(score) + math.log(prior / (1 - prior)))))
 
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -58,6 +109,7 @@ class Card(BaseModel):
     score: Literal["cosine"] = "cosine"
     """float64 dot product of L2-normalised embeddings, rounded to float32."""
     thresholds: list[Threshold] = []
+    calibration: Calibration | None = None
     precision: Precision = "fp32"
     """Of the file's arithmetic; its input and its output are float32 always."""
     opset: int | None = None
@@ -75,14 +127,53 @@ class Card(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> "Card":
+        return cls.of(read_json(path), str(path))
+
+    @classmethod
+    def of(cls, content: Any, where: str) -> "Card":
+        """Check the contents of a card; ValueError says what is wrong with it."""
+        if isinstance(content, dict) and content.get("kind") == "match":
+            raise ValueError(f"{where} compares embeddings, and takes no images: evaluate it with --embeddings")
         try:
-            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise ValueError(
-                f"{path} is missing: the .onnx file needs its card beside it, a .json file of its own name"
-            ) from None
+            return cls.model_validate(content)
         except ValueError as error:
-            raise ValueError(f"{path} is not a model card: {error}") from None
+            raise ValueError(f"{where} is not a model card: {error}") from None
+
+
+class MatchCard(BaseModel):
+    """The contents of model.json of what compares embeddings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    kind: Literal["match"] = "match"
+    embedding_sizes: tuple[int, ...]
+    """Values of each model's embedding; the inputs `first` and `second` have them side by side, [P, sum]."""
+    embeddings: list[dict[str, Any]]
+    """Model and images that the training embeddings of each size were made by and of, and how many they were."""
+    score: Literal["log-odds"] = "log-odds"
+    """At even odds, float32 [P], the same in either order. Embeddings come as their models give them."""
+    thresholds: list[Threshold] = []
+    calibration: Calibration | None = None
+    training: dict[str, Any] = {}
+    """Dataset id, number of identities, steps, configuration and versions."""
+
+    @classmethod
+    def read(cls, path: Path) -> "MatchCard":
+        try:
+            return cls.model_validate(read_json(path))
+        except ValueError as error:
+            raise ValueError(f"{path} is not the card of a matcher: {error}") from None
+
+
+def read_json(path: Path) -> Any:
+    """Read a card; ValueError where it is missing or is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path} is missing: the .onnx file needs its card beside it, a .json file of its own name"
+        ) from None
 
 
 def card_of(config: RunConfig, shard_options: dict[str, Any]) -> Card:

@@ -1,17 +1,18 @@
 """Everything a run can be told: the sections of the YAML, their defaults and what they must satisfy together."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 import yaml
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fastface.data.augment.presets import AnyAugment
 from fastface.data.normalisation import PerColour, in_words, three
+from fastface.eval_settings import EvalConfig, Paths
 from fastface.plan_settings import PlanSettings, ShuffledPlan
 from fastface.section import Section
-from fastface.task_settings import ArcFaceTask, TaskSettings
+from fastface.task_settings import ArcFaceTask, MatchTask, TaskSettings
 
 
 def _as_place(value: str | Path | None) -> str | Path | None:
@@ -60,6 +61,8 @@ class DataConfig(Section):
     """A folder made by tools/make_shards.py, or the URL of one: http(s)://, s3:// and what else fsspec reads."""
     sources: tuple[Source, ...] = ()
     """Several such folders with their weights, instead of shards."""
+    embeddings: Paths = ()
+    """For task match, instead of shards: a folder made by tools/embed.py, or several of the same images."""
     labels: Literal["separate", "merge-by-name"] | None = None
     """With sources: whether identities of one name are one identity (merge-by-name) or not (separate)."""
     plan: Annotated[PlanSettings, Field(discriminator="name")] = ShuffledPlan()
@@ -102,8 +105,8 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "DataConfig":
-        if self.shards and self.sources:
-            raise ValueError("give either shards or sources")
+        if sum(map(bool, (self.shards, self.sources, self.embeddings))) > 1:
+            raise ValueError("give either shards or sources" + (" or embeddings" if self.embeddings else ""))
         if bool(self.sources) != bool(self.labels):
             raise ValueError("sources and labels (separate or merge-by-name) go together")
         return self
@@ -184,58 +187,6 @@ class TrainConfig(Section):
         return self
 
 
-class EvalSet(Section):
-    """Pairs to verify: images (shard set, folder or .tar) with a pairs file or a number, or a .bin file."""
-
-    images: Path | None = None
-    pairs: int | Path = 100_000
-    """A pairs file, or how many pairs to sample from the shard set's labels."""
-    bin: Path | None = None
-    """An InsightFace pair file."""
-    crop: float | Literal["as-trained", "none"] = "as-trained"
-    """How a folder's or archive's images are cut before resizing: a central fraction, as the training shards were,
-    or not at all. Shards and .bin files are taken as they are."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "EvalSet":
-        if (self.images is None) == (self.bin is None):
-            raise ValueError("give either images (with pairs) or bin")
-        return self
-
-
-class EvalConfig(Section):
-    sets: dict[str, EvalSet] = Field(default_factory=dict)
-    """Name -> pairs. The name prefixes the metrics: lfw/acc. null takes a set of an earlier file away."""
-    every_epochs: float | None = Field(default=1.0, gt=0)
-    """null: only at the end."""
-    best_metric: str | None = None
-    """Which metric chooses the best checkpoint, e.g. lfw/acc or val/tar_1e-3; null: the last is the best."""
-    patience: int | None = Field(default=None, gt=0)
-    """Stop after so many evaluations without a better best_metric; null: never."""
-    flip: Literal["none", "sum", "concat"] = "none"
-    """Also embed the mirrored image, and add or append its embedding."""
-    centre: bool = False
-    """Subtract the mean embedding of the other folds before comparing."""
-    batch_size: int = Field(default=128, gt=0)
-    seed: int = 0
-    """Of the sampled pairs."""
-
-    @field_validator("sets", mode="before")
-    @classmethod
-    def _without_those_taken_away(cls, sets: Any) -> Any:
-        return {name: pairs for name, pairs in sets.items() if pairs is not None} if isinstance(sets, dict) else sets
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "EvalConfig":
-        if self.patience and not self.best_metric:
-            raise ValueError("patience needs best_metric")
-        if self.best_metric and self.best_metric.split("/")[0] not in self.sets:
-            raise ValueError(
-                f"best_metric {self.best_metric!r} names no set of eval.sets ({', '.join(self.sets) or 'none'})"
-            )
-        return self
-
-
 class CheckpointConfig(Section):
     every_steps: int = Field(default=1000, gt=0)
     keep: int = Field(default=3, gt=0)
@@ -275,6 +226,21 @@ class RunConfig(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RunConfig":
+        match = isinstance(self.task, MatchTask)
+        if match != bool(self.data.embeddings):
+            raise ValueError("task match and data.embeddings go together; other tasks learn from images, data.shards")
+        for name, one in self.eval.sets.items():
+            if match != bool(one.embeddings):
+                what = "task match is evaluated on embeddings" if match else "embeddings are for task match"
+                raise ValueError(f"eval.sets.{name}: {what}")
+        if match and (self.model.weights or self.model.pretrained):
+            raise ValueError("task match has no network of images: take model.weights and model.pretrained away")
+        if match and (self.eval.flip != "none" or self.eval.centre):
+            raise ValueError("embeddings are evaluated as they are: eval.flip and eval.centre are for images")
+        return self
 
     def dump(self) -> str:
         """The resolved configuration as YAML; load_config reads it back to an equal object."""

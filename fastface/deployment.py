@@ -1,25 +1,27 @@
 """RUN -> one ONNX file and its model.json: exported, checked against torch on real images, thresholds calibrated."""
 
-import contextlib
-import io
 import json
-import logging
-import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from fastface import checkpoint
-from fastface.card import Card, Threshold
-from fastface.config import EvalSet, RunConfig
-from fastface.evaluation import unit
+from fastface.card import Card
+from fastface.config import RunConfig
+from fastface.data.image_sets import ShardImages
+from fastface.eval_settings import EvalSet
+from fastface.evaluation import Result, unit
 from fastface.evaluators import PairSet, evaluate_on, open_pairs
-from fastface.metrics.verification import calibrate
-from fastface.onnx_graph import OPSET, seal, spell_out_prelu
+from fastface.match_export import ExportedMatcher, export_matcher
+from fastface.metrics.dependence import persons_of_pairs
+from fastface.metrics.folds import make_folds
+from fastface.onnx_graph import OPSET, seal, spell_out_prelu, write_graph
 from fastface.predictor import Embedder, find_checkpoint, load_embedder, load_network, open_onnx
+from fastface.thresholds import TARGETS, Evidence, decide, describe_evidence, pairs_digest, sha256_of
 
 TOLERANCE = 1e-4
 """Largest accepted difference of any entry of the unit embeddings, torch against onnxruntime, both float32."""
@@ -39,31 +41,38 @@ class Exported(NamedTuple):
             f"{self.path}  ({self.path.stat().st_size / 1e6:.1f} MB, opset {self.card.opset}, dynamic batch)",
             f"  onnxruntime differs from torch by at most {self.difference:.1e} (unit embeddings, {self.about})",
         ]
-        for t in self.card.thresholds:
-            doubt = "" if t.supported else "  ! fewer than 30 errors expected: a guess"
-            lines.append(
-                f"  FMR {t.target_fmr:g}: threshold {t.threshold:.4f}, TAR {t.tar:.4f} "
-                f"({t.genuine:,} genuine, {t.impostors:,} impostor pairs){doubt}"
-            )
+        lines += describe_evidence(self.card.thresholds, self.card.calibration)
         if not self.card.thresholds:
             lines.append("  no threshold: the run has no evaluation set; give --calibrate PAIRS_OR_SHARDS")
         return "\n".join(lines)
 
 
 def export(
-    model: Path, *, out: Path | None = None, calibrate_on: Path | None = None, images: Path | None = None
-) -> Exported:
+    model: Path,
+    *,
+    out: Path | None = None,
+    calibrate_on: Path | None = None,
+    images: Path | None = None,
+    targets: Sequence[float] = TARGETS,
+    strict: bool = False,
+) -> Exported | ExportedMatcher:
     """Write the network as model.onnx and model.json into `out` (default: the run folder's export/).
 
     Args:
         model: run folder (its best checkpoint, else its newest) or step folder.
         calibrate_on: a shard set, or a pairs file about `images`; default: the run's first evaluation set.
         images: shard set, folder or .tar that a pairs file speaks of.
+        targets: false match rates to choose thresholds for.
+        strict: refuse targets that the calibration pairs are too few for, instead of marking them.
 
     Raises:
         ValueError: where onnxruntime and torch differ by more than TOLERANCE; nothing is left behind then.
     """
     saved = find_checkpoint(model)
+    if saved.state["card"].get("kind") == "match":  # the same options are about embeddings then
+        return export_matcher(
+            saved, out=out, calibrate_on=calibrate_on, embeddings=images, targets=targets, strict=strict
+        )
     config = RunConfig.model_validate_json(json.dumps(saved.state["config"]))
     embedder = load_embedder(saved.path)
     pairs = calibration_pairs(config, embedder.card, calibrate_on, images)
@@ -77,11 +86,14 @@ def export(
             raise ValueError(
                 f"onnxruntime differs from torch by {difference:.1e} on {about}; at most {TOLERANCE} is allowed"
             )
-        thresholds = [] if pairs is None else thresholds_of(embedder, pairs, config.eval.batch_size)
+        decisions: dict[str, Any] = {}
+        if pairs is not None:
+            result = evaluate_on(pairs, embedder, batch=config.eval.batch_size, intervals=False)
+            decisions = decisions_of(result, pairs, partial, targets, strict=strict)
         kept = ("step", "dataset_id", "num_classes", "config", "versions", "origin")
         training = {key: saved.state[key] for key in kept if key in saved.state}
         training |= {"onnx_difference": difference, "onnx_compared": about}
-        card = embedder.card.model_copy(update={"opset": OPSET, "thresholds": thresholds, "training": training})
+        card = embedder.card.model_copy(update={"opset": OPSET, **decisions, "training": training})
         checkpoint.write_json(folder / "model.json", card.model_dump(mode="json"))
         partial.replace(folder / "model.onnx")
     finally:
@@ -105,32 +117,24 @@ def calibration_pairs(config: RunConfig, card: Card, chosen: Path | None, images
     return open_pairs(EvalSet(images=images, pairs=chosen), card)
 
 
-def thresholds_of(embedder: Embedder, pairs: PairSet, batch: int) -> list[Threshold]:
-    result = evaluate_on(pairs, embedder, batch=batch, intervals=False)
-    return [Threshold(**t._asdict(), source=pairs.about) for t in calibrate(result.scores, result.same)]
+def decisions_of(
+    result: Result, pairs: PairSet, file: Path, targets: Sequence[float], *, strict: bool = False
+) -> dict[str, Any]:
+    """Return thresholds and calibration for the card of a file, by its scores of the calibration pairs."""
+    listed, images, same = pairs.pairs, pairs.images, result.same
+    dataset_id = images.index.dataset_id if isinstance(images, ShardImages) else None
+    evidence = Evidence(pairs.about, pairs_digest(listed, images.name), sha256_of(file), dataset_id)
+    folds = make_folds(listed, images.identities) if listed.fold is None else listed.fold
+    first, second = (images.identities[ids] for ids in (listed.first, listed.second))
+    return decide(
+        result.scores, same, folds, targets, evidence, persons_of_pairs(first, second, same)[0], strict=strict
+    )
 
 
 def write_onnx(network: nn.Module, card: Card, path: Path) -> None:
     """Export normalised float32 [batch, 3, H, W] -> [batch, D] as one file, its weights inside."""
     width, height = card.input_size
-    example = torch.zeros(2, 3, height, width)
-    batch = torch.export.Dim("batch", min=1)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # the exporter's remarks about its own internals
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            network.eval(),
-            (example,),
-            input_names=["images"],
-            output_names=["embeddings"],
-            dynamic_shapes=({0: batch},),
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-        assert program is not None
-        program.save(str(path), external_data=False)
+    write_graph(network, (torch.zeros(2, 3, height, width),), ("images",), "embeddings", path)
     spell_out_prelu(path)
     seal(path, "fp32")
 

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from fastface import dist
-from fastface.card import Card
-from fastface.config import EvalConfig, EvalSet
+from fastface.card import Card, MatchCard
 from fastface.data.image_sets import BytesImages, FileImages, ImageSet, ShardImages, open_images
 from fastface.data.images import ImageSpec
 from fastface.data.index import Index
 from fastface.data.sources.bin import read_bin
+from fastface.eval_settings import EvalConfig, EvalSet
 from fastface.evaluation import Embed, Result, evaluate_pairs
+from fastface.match_evaluation import MatchEvaluators
 from fastface.metrics.folds import Pairs
 from fastface.metrics.pairs import read_pairs, resolve_pairs
 from fastface.metrics.sampling import sample_pairs
@@ -140,3 +141,10 @@ class Evaluators:
             values |= {f"{name}/{key}": value for key, value in result.metrics.items()}
         # Rank 0's figures for all: a last bit that differs between unlike machines must not part their ways.
         return dist.share(values)
+
+
+def build_evaluators(config: EvalConfig, card: dict[str, Any], device: torch.device) -> Evaluators | MatchEvaluators:
+    """Open the evaluation sets of a run for what its card says it trains."""
+    if card.get("kind") == "match":
+        return MatchEvaluators(config, MatchCard.model_validate(card).embedding_sizes, device)
+    return Evaluators(config, Card.model_validate(card), device)

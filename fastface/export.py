@@ -19,7 +19,20 @@ def main() -> int:
         metavar="PAIRS_OR_SHARDS",
         help="choose the thresholds on these pairs (default: the run's first evaluation set; never a test set)",
     )
-    parser.add_argument("--images", type=Path, help="where a pairs file's images are (default: the run's shards)")
+    parser.add_argument(
+        "--images", type=Path, help="where a pairs file's images, or embeddings, are (default: the run's shards)"
+    )
+    parser.add_argument(
+        "--targets",
+        type=float,
+        nargs="+",
+        default=[1e-2, 1e-3],
+        metavar="FMR",
+        help="false match rates to choose thresholds for (default: 0.01 0.001)",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse targets that the pairs are too few for, instead of marking them"
+    )
     parser.add_argument(
         "--precision", nargs="+", choices=("fp32", "fp16", "int8"), default=["fp32"], help="fp16, int8: beside fp32"
     )
@@ -48,6 +61,8 @@ def main() -> int:
             out=options.out,
             calibrate_on=options.calibrate,
             images=options.images,
+            targets=options.targets,
+            strict=options.strict,
             **given,
         )
     except (ValueError, OSError) as error:

@@ -129,7 +129,7 @@ def format_identification(
         lines.append(
             "no FPIR: every search has a mate; --unenrolled 0.2 keeps a fifth of the identities out of the gallery"
         )
-    lines.append("[low, high]: 95 % Wilson interval, searches taken as independent (persons recur, so it is the least)")
+    lines.append("[low, high]: 95 % Wilson interval, by the effective number of searches, since persons recur")
     if not all(point["supported"] for point in opened["points"]):
         lines.append(
             f"! unsupported: fewer than {RULE_OF_THIRTY} false alarms expected at this rate, so take it as a guess"

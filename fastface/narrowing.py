@@ -2,23 +2,23 @@
 
 import json
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from fastface import checkpoint
 from fastface.acceptance import MAX_DROP, Verdict, judge
-from fastface.card import Card, Precision, Threshold
+from fastface.card import Card, Precision
 from fastface.config import RunConfig
 from fastface.data.image_sets import ShardImages
-from fastface.deployment import Exported, calibration_pairs, export
-from fastface.evaluation import Result
-from fastface.evaluators import PairSet, evaluate_on, images_for
-from fastface.metrics.curve import calibrate
+from fastface.deployment import Exported, calibration_pairs, decisions_of, export
+from fastface.evaluators import evaluate_on, images_for
+from fastface.match_export import ExportedMatcher
 from fastface.onnx_graph import opset_of, seal
 from fastface.predictor import Embedder, find_checkpoint, open_onnx
 from fastface.quantisation import METHODS, SAMPLES, RangeImages, draw_images, to_fp16, to_int8
-from fastface.run import open_shards
+from fastface.run import open_data
+from fastface.thresholds import TARGETS
 
 
 class Narrower(NamedTuple):
@@ -42,7 +42,7 @@ class Narrower(NamedTuple):
 
 
 class Exports(NamedTuple):
-    whole: Exported
+    whole: Exported | ExportedMatcher
     narrower: list[Narrower]
     refused: list[str]
     """Why each of the others was refused; of those nothing was written."""
@@ -58,6 +58,8 @@ def export_all(
     int8_images: Path | None = None,
     int8_samples: int = SAMPLES,
     max_drop: float = MAX_DROP,
+    targets: Sequence[float] = TARGETS,
+    strict: bool = False,
 ) -> Exports:
     """Write the network in fp32, then in each narrower precision, as model.fp16.onnx and so on, with its own card.
 
@@ -65,7 +67,7 @@ def export_all(
     or TAR on the pairs of the thresholds.
 
     Args:
-        model, out, calibrate_on, images: as of `export`.
+        model, out, calibrate_on, images, targets, strict: as of `export`.
         int8_images: shard set, folder or .tar of the images that set int8's ranges; default: the run's training shards.
         int8_samples: how many of them.
 
@@ -78,10 +80,11 @@ def export_all(
         raise ValueError(f"--int8-samples {int8_samples}: at least one image must set the ranges")
     chosen: list[Precision] = [precision for precision in ("fp16", "int8") if precision in precisions]
     if not chosen:
-        return Exports(export(model, out=out, calibrate_on=calibrate_on, images=images), [], [])
+        made = export(model, out=out, calibrate_on=calibrate_on, images=images, targets=targets, strict=strict)
+        return Exports(made, [], [])
     saved = find_checkpoint(model)
     config = RunConfig.model_validate_json(json.dumps(saved.state["config"]))
-    card = Card.model_validate(saved.state["card"])
+    card = Card.of(saved.state["card"], f"fp16 and int8 are for networks of images, and {saved.path}")
     pairs = calibration_pairs(config, card, calibrate_on, images)
     if pairs is None:
         raise ValueError(
@@ -89,7 +92,8 @@ def export_all(
             "give --calibrate PAIRS_OR_SHARDS"
         )
     ranges = range_images(config, card, int8_images, int8_samples) if "int8" in chosen else None
-    whole = export(model, out=out, calibrate_on=calibrate_on, images=images)
+    whole = export(model, out=out, calibrate_on=calibrate_on, images=images, targets=targets, strict=strict)
+    assert isinstance(whole, Exported)
     reference = open_onnx(whole.path, whole.card)
     before = evaluate_on(pairs, reference, batch=config.eval.batch_size, intervals=False)
     narrower: list[Narrower] = []
@@ -112,7 +116,7 @@ def export_all(
                 continue
             of_fp32 = ("onnx_difference", "onnx_compared")
             made = {
-                "thresholds": thresholds_of(after, pairs),
+                **decisions_of(after, pairs, path, targets, strict=strict),
                 "quantisation": about | verdict.as_json(),
                 "training": {key: value for key, value in card.training.items() if key not in of_fp32},
             }
@@ -143,10 +147,6 @@ def put(path: Path, folder: Path, card: Card) -> Path:
     return path.replace(final)
 
 
-def thresholds_of(result: Result, pairs: PairSet) -> list[Threshold]:
-    return [Threshold(**t._asdict(), source=pairs.about) for t in calibrate(result.scores, result.same)]
-
-
 def range_images(config: RunConfig, card: Card, chosen: Path | None, count: int) -> RangeImages:
     """Draw the images whose activations set int8's ranges, from the run's training shards where none are named."""
     if chosen is not None:
@@ -157,7 +157,7 @@ def range_images(config: RunConfig, card: Card, chosen: Path | None, count: int)
             "DIR_OR_SHARDS, faces cut as it takes them, of no test set"
         )
     try:
-        images = ShardImages(open_shards(config))
+        images = ShardImages(open_data(config))
     except (ValueError, OSError) as error:
         raise ValueError(f"the run's training shards cannot be opened, give --int8-images: {error}") from None
     return draw_images(images, card, count)

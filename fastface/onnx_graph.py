@@ -1,16 +1,44 @@
-"""An exported .onnx file -> one that onnxruntime computes fast, and what such a file says of itself."""
+"""Network -> an .onnx file that onnxruntime computes fast, and what such a file says of itself."""
 
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
+import torch
 from onnx import helper, numpy_helper
+from torch import Tensor, nn
 
 from fastface.card import Precision
 from fastface.predictor import PRECISION
 
 OPSET = 20
 """Of every file: 8-bit weights with a scale per channel need 13, and onnxruntime reads 20 since 1.17."""
+
+
+def write_graph(network: nn.Module, examples: Sequence[Tensor], inputs: Sequence[str], output: str, path: Path) -> None:
+    """Export a network as one file, its weights inside; the first axis of its inputs is the batch, 1 or longer."""
+    batch = torch.export.Dim("batch", min=1)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # the exporter's remarks about its own internals
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            network.eval(),
+            tuple(examples),
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_shapes=tuple({0: batch} for _ in examples),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        assert program is not None
+        program.save(str(path), external_data=False)
 
 
 def spell_out_prelu(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""RUN or FILE -> an embedder that carries its card, and a verifier that compares two photographs."""
+"""RUN or FILE -> an embedder that carries its card."""
 
 import json
 from collections.abc import Callable
@@ -11,9 +11,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from fastface import checkpoint
-from fastface.card import Card, Threshold
+from fastface.card import Card
 from fastface.config import RunConfig
-from fastface.data.images import ImageSpec, load_rgb
 from fastface.data.normalisation import PerColour, as_float32
 from fastface.models import build_backbone
 from fastface.tasks import network_size
@@ -56,59 +55,6 @@ class Embedder:
         return (planar - mean[:, None, None]) * inverse_std[:, None, None]
 
 
-class Comparison(NamedTuple):
-    similarity: float
-    same: bool | None
-    """None where the model has no threshold."""
-    threshold: Threshold | None
-
-    def __str__(self) -> str:
-        if self.threshold is None:
-            return (
-                f"similarity {self.similarity:.4f}; no decision: the model has no threshold, see export.py --calibrate"
-            )
-        t = self.threshold
-        doubt = "" if t.supported else f", a guess: calibrated on {t.impostors:,} impostor pairs only"
-        return (
-            f"similarity {self.similarity:.4f}; {'same person' if self.same else 'different people'} "
-            f"(threshold {t.threshold:.4f} for FMR {t.target_fmr:g}{doubt})"
-        )
-
-
-class Verifier:
-    """Compare two photographs.
-
-    >>> verifier = Verifier("runs/demo/20261122T170000Z")
-    >>> verifier.compare("a.jpg", "b.jpg").similarity
-    """
-
-    def __init__(self, model: str | Path, *, target_fmr: float = 1e-2, device: str = "cpu") -> None:
-        self.embedder = load_embedder(model, device=device)
-        self.threshold = next((t for t in self.embedder.card.thresholds if t.target_fmr == target_fmr), None)
-        offered = [t.target_fmr for t in self.embedder.card.thresholds]
-        if self.threshold is None and offered:
-            raise ValueError(f"{model} has no threshold for FMR {target_fmr}; it was calibrated at {offered}")
-
-    def embed(self, path: str | Path) -> np.ndarray:
-        """Return the unit-length embedding [D] of one photograph, prepared as the training images were."""
-        card = self.embedder.card
-        if isinstance(card.crop, str):
-            raise ValueError(
-                f"this model was trained on faces cut out by {card.crop!r}, and a photograph does not say where its "
-                "face is: cut faces out the same way with tools/make_shards.py and evaluate on the shards"
-            )
-        crop = card.crop if isinstance(card.crop, float) else None
-        image = load_rgb(Path(path).read_bytes(), ImageSpec(size=card.input_size, crop=crop))
-        embedding = self.embedder(image[None])[0].astype(np.float64)
-        return embedding / np.linalg.norm(embedding)
-
-    def compare(self, first: str | Path, second: str | Path) -> Comparison:
-        """Return the cosine similarity of two photographs and the decision at the model's threshold."""
-        similarity = float(np.float32(self.embed(first) @ self.embed(second)))
-        same = None if self.threshold is None else similarity >= self.threshold.threshold
-        return Comparison(similarity, same, self.threshold)
-
-
 def load_embedder(model: str | Path, *, device: str | torch.device = "cpu", threads: int | None = None) -> Embedder:
     """Load a run folder (its best checkpoint, else its newest), a step folder, or an .onnx file with its card.
 
@@ -123,7 +69,7 @@ def load_embedder(model: str | Path, *, device: str | torch.device = "cpu", thre
             raise ValueError(f"no such file: {path}")
         return open_onnx(path, Card.beside(path), threads)
     saved = find_checkpoint(path)
-    card = Card.model_validate(saved.state["card"])
+    card = Card.of(saved.state["card"], str(saved.path))
     return module_embedder(load_network(saved), card, device, origin=str(saved.path))
 
 

@@ -7,6 +7,7 @@ import torch
 
 from fastface import checkpoint
 from fastface.config import RunConfig
+from fastface.data.embedding_index import EmbeddingIndex
 from fastface.data.index import Index
 from fastface.data.normalisation import PerColour
 from fastface.data.plan import Plan
@@ -17,7 +18,7 @@ from fastface.inherited import load_teacher, start_centres
 from fastface.optim import build_optimizer, parameter_groups
 from fastface.predictor import load_backbone_from
 from fastface.resharding import restore_model, restore_optimizer
-from fastface.task_settings import ArcFaceTask
+from fastface.task_settings import ArcFaceTask, MatchTask
 from fastface.tasks import build_task
 from fastface.tasks.arcface import ArcFace
 from fastface.tasks.base import Task
@@ -39,7 +40,16 @@ def restored_task(config: RunConfig, index: Index, saved: checkpoint.Checkpoint 
     model = config.model
     if saved is not None:  # everything comes from the checkpoint, so the file or timm's server need not be there
         model = model.model_copy(update={"pretrained": False})
-    task = build_task(config.task, model, config.data, num_classes=index.num_classes, seed=config.seed, teacher=teacher)
+    task = build_task(
+        config.task,
+        model,
+        config.data,
+        num_classes=index.num_classes,
+        seed=config.seed,
+        teacher=teacher,
+        embedding_sizes=index.sizes if isinstance(index, EmbeddingIndex) else (),
+        embedding_mean=embedding_mean(config, index) if saved is None else None,
+    )
     if config.train.precision == "fp64":
         task.double()  # before loading, which would round to float32
     if saved is not None:
@@ -62,6 +72,14 @@ def restored_task(config: RunConfig, index: Index, saved: checkpoint.Checkpoint 
             "model.pretrained, or leave it at 1"
         )
     return Restored(task, sorted(loaded), normalisation)
+
+
+def embedding_mean(config: RunConfig, index: Index) -> torch.Tensor | None:
+    """Return the mean of the training embeddings [sum of sizes], where it is to be subtracted."""
+    if not (isinstance(config.task, MatchTask) and config.task.centre):
+        return None
+    assert isinstance(index, EmbeddingIndex)
+    return torch.from_numpy(index.mean())
 
 
 def restored_teacher(

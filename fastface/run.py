@@ -14,11 +14,14 @@ from torch import nn
 
 from fastface import __version__, checkpoint, dist
 from fastface.advice import advise
-from fastface.card import card_of
+from fastface.card import Card, MatchCard, card_of
 from fastface.command import Command
 from fastface.config import RunConfig
 from fastface.data.augment import Augment
 from fastface.data.augment.presets import operators
+from fastface.data.delivery import Delivery
+from fastface.data.embedding_index import EmbeddingIndex
+from fastface.data.embedding_loader import EmbeddingLoader
 from fastface.data.index import Index
 from fastface.data.loader import Loader
 from fastface.data.mixed_index import MixedIndex
@@ -26,7 +29,6 @@ from fastface.data.plan import Plan
 from fastface.data.shard_cache import CacheOptions
 from fastface.ema import WeightAverage
 from fastface.hardware import decode_threads_of, decoder_of, memory_told, start_processes
-from fastface.models import describe
 from fastface.optim import LateStart, Schedule, build_schedule
 from fastface.restored import restored_average, restored_neighbours, restored_optimizer, restored_task
 from fastface.run_folder import check_plan, check_resumable, differences, find_resumable, hold, new_folder, settle
@@ -51,7 +53,7 @@ class Run:
     """Keeps what was loaded as it is for the first epochs, where the configuration says so."""
     average: WeightAverage | None
     """Of the weights over the steps, which is then what ships."""
-    loader: Loader
+    loader: Delivery
     plan: Plan
     index: Index
     accumulation: int
@@ -97,14 +99,15 @@ def build_run(command: Command) -> Run:
     """
     config, notes = command.config, []
     accelerator = start_processes(config)
-    index = open_shards(config)
+    index = open_data(config)
+    notes += index.notes if isinstance(index, EmbeddingIndex) else []
     resumed, saved = find_resumable(command) if command.resume is not None else (None, None)
     if saved is not None:
         notes += [f"skipped: {reason}" for reason in saved.skipped] + [f"resuming from {saved.path}"]
-        notes += check_resumable(config, saved.state, index.dataset_id)
+        notes += check_resumable(config, saved.state, index.dataset_id, embeddings_of(index))
     micro = micro_batch_of(config, saved)
     task, loaded, normalisation = restored_task(config, index, saved, notes)
-    about = describe(task.backbone)
+    about = task.about()
     with memory_told(f"{about}, with what its task learns,", "Take a smaller network, or more devices for the head"):
         task.to(accelerator.device)
         if config.train.channels_last:
@@ -128,8 +131,9 @@ def build_run(command: Command) -> Run:
     loader = build_loader(config, index, plan, micro, accelerator.device)
     state = {
         "config": config.model_dump(mode="json"),
-        "card": card_of(config, index.meta.get("options", {})).model_dump(mode="json"),
+        "card": card_for(config, index).model_dump(mode="json"),
         "dataset_id": index.dataset_id,
+        "embeddings": embeddings_of(index),
         "num_classes": index.num_classes,
         "plan": plan.describe(),
         "mined": saved.state.get("mined") if saved is not None else None,
@@ -194,8 +198,12 @@ def wrapped(backbone: nn.Module, accelerator: Accelerator) -> nn.Module:
     return accelerator.prepare_model(backbone, device_placement=False, evaluation_mode=not learns)
 
 
-def build_loader(config: RunConfig, index: Index, plan: Plan, micro: int, device: torch.device) -> Loader:
+def build_loader(config: RunConfig, index: Index, plan: Plan, micro: int, device: torch.device) -> Delivery:
     data = config.data
+    if isinstance(index, EmbeddingIndex):
+        return EmbeddingLoader(
+            index, plan, micro_batch=micro, rank=dist.rank(), world=dist.world(), device=device, ahead=data.ahead
+        )
     return Loader(
         index,
         plan,
@@ -234,8 +242,10 @@ def schedule_of(config: RunConfig, total_steps: int, steps_per_epoch: int) -> Sc
     )
 
 
-def open_shards(config: RunConfig) -> Index:
+def open_data(config: RunConfig) -> Index:
     data = config.data
+    if data.embeddings:
+        return EmbeddingIndex(data.embeddings)
     if data.sources and data.labels:
         indexes = [Index.open(source.shards, lost=data.max_damaged) for source in data.sources]
         return MixedIndex(indexes, data.labels)
@@ -243,6 +253,17 @@ def open_shards(config: RunConfig) -> Index:
         raise ValueError("data.shards is not set: name a folder made by tools/make_shards.py, or its URL")
     cache = CacheOptions(data.remote_cache_folder, data.remote_cache_gb)
     return Index.open(data.shards, cache, lost=data.max_damaged)
+
+
+def embeddings_of(index: Index) -> str | None:
+    """Return what the embeddings to learn from are known by; None for images."""
+    return index.sha256 if isinstance(index, EmbeddingIndex) else None
+
+
+def card_for(config: RunConfig, index: Index) -> Card | MatchCard:
+    if isinstance(index, EmbeddingIndex):
+        return MatchCard(embedding_sizes=index.sizes, embeddings=index.made_of)
+    return card_of(config, index.meta.get("options", {}))
 
 
 def micro_batch_of(config: RunConfig, saved: checkpoint.Checkpoint | None) -> int:

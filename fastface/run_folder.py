@@ -104,14 +104,22 @@ def hold(folder: Path) -> Any:
     return file
 
 
-def check_resumable(config: RunConfig, state: dict[str, Any], dataset_id: str) -> list[str]:
+def check_resumable(
+    config: RunConfig, state: dict[str, Any], dataset_id: str, embeddings: str | None = None
+) -> list[str]:
     """Refuse what would make another run of it; return a line per harmless difference."""
     if "dataset_id" not in state:
         raise ValueError("this run folder holds imported weights, not a run: start a new run with --model.weights")
     if state["dataset_id"] != dataset_id:
         raise ValueError(
-            f"data.shards is dataset {dataset_id[:12]}, the checkpoint was trained on {state['dataset_id'][:12]}: "
-            "resume with the same shards, or start a new run with model.weights"
+            f"data.{'embeddings' if embeddings else 'shards'} is dataset {dataset_id[:12]}, the checkpoint was trained "
+            f"on {state['dataset_id'][:12]}: "
+            "resume with the same data, or start a new run with model.weights"
+        )
+    if state.get("embeddings") != embeddings:
+        raise ValueError(
+            "data.embeddings are of another model, or of other images, than the checkpoint was trained on: resume with "
+            "the same, or start a new run"
         )
     defaults = _leaves(RunConfig().model_dump(mode="json"))  # of options that are younger than the checkpoint
     before, now = defaults | _leaves(state["config"]), _leaves(config.model_dump(mode="json"))

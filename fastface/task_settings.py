@@ -213,4 +213,39 @@ class PairTask(Section):
     distill: Distillation | None = None
 
 
-TaskSettings = ArcFaceTask | TripletTask | SupConTask | MultiSimilarityTask | PairTask
+class MatchTask(Section):
+    """Same person or not, learned from pairs of embeddings that are there already: data.embeddings, not images."""
+
+    name: Literal["match"] = "match"
+    features: Literal["cosine", "elements"] = "elements"
+    """cosine: logistic regression on the score; elements: |a - b| and a * b of unit embeddings beside it."""
+    hidden: tuple[int, ...] = ()
+    """elements: sizes of a perceptron's hidden layers; none: logistic regression on the pair."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """After each hidden layer."""
+    scale: float = Field(default=16.0, gt=0)
+    """What the cosine is multiplied by at first."""
+    bias: float = -4.0
+    """What is added, at first."""
+    centre: bool = False
+    """Subtract the mean of the training embeddings from all before they are scaled to length 1."""
+    pairs: Literal["neighbours", "all"] = "neighbours"
+    """neighbours: rows 2i and 2i + 1 of a batch, with data.plan pairs; all: every two rows of a micro-batch, with
+    data.plan per-identity, or mined for impostors that look alike. Genuine and impostor pairs weigh the same in all."""
+    keep_hardest: float = Field(default=1.0, gt=0, le=1)
+    """Learn from this share of each micro-batch's pairs, those with the largest losses (OHEM). The log-odds are then
+    no longer those of any mix of pairs: calibrate."""
+
+    @property
+    def distill(self) -> None:
+        """There is no student of images."""
+        return
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "MatchTask":
+        if self.features == "cosine" and self.hidden:
+            raise ValueError("hidden layers are for features: elements; a cosine alone leaves nothing to combine")
+        return self
+
+
+TaskSettings = ArcFaceTask | TripletTask | SupConTask | MultiSimilarityTask | PairTask | MatchTask

@@ -5,12 +5,12 @@ import contextlib
 import torch
 
 from fastface import checkpoint, dist
-from fastface.card import Card
 from fastface.data.damage import Bad
 from fastface.durable import append_csv
-from fastface.evaluators import Evaluators
+from fastface.evaluators import Evaluators, build_evaluators
 from fastface.hardware import memory_told
 from fastface.log import Log
+from fastface.match_evaluation import MatchEvaluators
 from fastface.metrics.verification import metric_direction
 from fastface.refresh import refresh_of
 from fastface.rehearsal import can_run_out, fit_micro_batch
@@ -48,7 +48,7 @@ def train(run: Run) -> int:
         introduce(run, log)
         if run.start_step == 0 and can_run_out(run.accelerator.device):
             fit_micro_batch(run, log.say)
-        evaluators = Evaluators(config.eval, Card.model_validate(run.state["card"]), run.accelerator.device)
+        evaluators = build_evaluators(config.eval, run.state["card"], run.accelerator.device)
         return loop(run, stop, log, evaluators, watch)
     except NotFiniteError as error:
         raise FloatingPointError(f"{error}{dump_images(run, error.step)}") from None
@@ -61,7 +61,7 @@ def train(run: Run) -> int:
         stop.close()
 
 
-def loop(run: Run, stop: dist.StopRequest, log: Log, evaluators: Evaluators, watch: Stopwatch) -> int:
+def loop(run: Run, stop: dist.StopRequest, log: Log, evaluators: Evaluators | MatchEvaluators, watch: Stopwatch) -> int:
     config, done = run.config, run.start_step
     eval_steps = steps_of(run, config.eval.every_epochs) if evaluators else None
     keep_steps = steps_of(run, config.checkpoint.keep_every_epochs)
@@ -129,7 +129,7 @@ def steps_of(run: Run, epochs: float | None) -> int | None:
     return max(round(epochs * run.steps_per_epoch), 1) if epochs else None
 
 
-def evaluate(run: Run, evaluators: Evaluators, log: Log, done: int) -> bool:
+def evaluate(run: Run, evaluators: Evaluators | MatchEvaluators, log: Log, done: int) -> bool:
     """Evaluate on all processes, log, and say whether this is the best so far."""
     log.flush()
     with run.average.applied() if run.average is not None else contextlib.nullcontext():

@@ -34,6 +34,7 @@ MEASURED = {
     "folder",
     "lfw",
     "lfw_finetune",
+    "match",
 }  # those whose header has figures of ours; `make demo` runs the first
 
 

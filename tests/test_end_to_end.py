@@ -17,7 +17,8 @@ from fastface.data.index import Index
 from fastface.data.shards import ShardReader
 from fastface.deployment import export
 from fastface.foreign import import_weights
-from fastface.predictor import Verifier, find_checkpoint, load_embedder
+from fastface.predictor import find_checkpoint, load_embedder
+from fastface.verifier import Verifier
 from tests.data.shard_sets import make_set
 from tests.training import ROOT, environment, log_lines, run_here, write_config
 

@@ -106,14 +106,19 @@ def test_what_does_not_fit(probes: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (["--protocol", "identification"], "give --embeddings FOLDER"),
-        (["--images", "x"], "give the model: --checkpoint RUN"),
-        (["--protocol", "identification", "--embeddings", "nowhere"], "nowhere holds no embeddings"),
+        ([], "--protocol identification needs --embeddings"),
+        (["--embeddings", "nowhere", "--baselines"], "--baselines has no meaning with --protocol identification"),
+        (["--embeddings", "nowhere", "--targets", "1e-2,few"], "invalid rates value: '1e-2,few'"),
+        (["--embeddings", "nowhere"], "nowhere holds no embeddings"),
     ],
 )
-def test_flags_that_are_missing(
+def test_flags_that_do_not_fit(
     line: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", *line])
-    assert evaluate.main() == 2
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--protocol", "identification", *line])
+    try:
+        code = evaluate.main()
+    except SystemExit as error:  # argparse ends that way
+        code = error.code
+    assert code == 2
     assert message in capsys.readouterr().err

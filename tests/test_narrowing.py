@@ -23,8 +23,9 @@ from fastface.export import main
 from fastface.metrics.verification import calibrate
 from fastface.narrowing import Exports, export_all
 from fastface.onnx_graph import OPSET, opset_of, spell_out_prelu
-from fastface.predictor import Verifier, find_checkpoint, load_embedder
+from fastface.predictor import find_checkpoint, load_embedder
 from fastface.quantisation import draw_images, to_int8
+from fastface.verifier import Verifier
 from tests.training import run_here, write_config, write_people
 
 EVALUATION = "eval: {every_epochs: null, sets: {val: {images: SHARDS, pairs: 300}}}"

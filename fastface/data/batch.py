@@ -19,11 +19,16 @@ from fastface.data.normalisation import PerColour, as_float32, normalise_
 class Batch(NamedTuple):
     """A micro-batch of one rank."""
 
-    images: Tensor  # [B, 3, H, W] on the device, RGB: float32, (x - mean) / std, or uint8 as decoded
+    images: Tensor  # [B, 3, H, W] on the device, RGB: float32, (x - mean) / std, or uint8 as decoded; or see embeddings
     labels: Tensor  # int64 [B] on the device
     records: np.ndarray  # int64 [B], index into the shard set
     step: int  # global step
     micro: int  # which of this rank's micro-batches of the step, from 0
+
+    @property
+    def embeddings(self) -> Tensor:
+        """Of an EmbeddingLoader: what a model made of the images, float32 [B, D], in their place."""
+        return self.images
 
 
 class Buffer:

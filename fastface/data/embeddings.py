@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,8 @@ ARRAYS = {  # file -> dtype and number of axes
 }
 
 
-class Embeddings(NamedTuple):
+@dataclass(frozen=True)
+class Embeddings:
     """Rows of a model, with what is known of each; arrays are mapped, so opening costs no memory."""
 
     path: Path

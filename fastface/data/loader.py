@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,48 +14,20 @@ from fastface.data.batch import Batch, Buffer
 from fastface.data.cache import DecodedCache, build_cache
 from fastface.data.damage import BadImage, Damage
 from fastface.data.decode import Decoder, build_decoder
+from fastface.data.delivery import Delivery
 from fastface.data.index import Index
 from fastface.data.normalisation import PerColour
 from fastface.data.plan import Plan, Slots
-from fastface.data.prefetch import Prefetch
 from fastface.data.shards import ShardReader
 
 OUTPUTS = {"float32": torch.float32, "uint8": torch.uint8}
 DRAWN_TOGETHER = 2048  # rows whose draws are made in one go: 3.5 us a row for 128, 0.3 us for 2,048 (2 cores, 2026-11)
 
 
-class Timings:
-    """What the consumer got and how long it waited, since the last `reset`."""
+class Loader(Delivery):
+    """Deliver micro-batches of images, read and decoded.
 
-    first_batch_s: float | None = None  # from constructing the loader to its first batch; not reset
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Start counting anew: call it after each line of the log."""
-        self.wait_s = 0.0  # seconds the consumer stood still for want of a batch
-        self.images = 0
-        self.batches = 0
-        self.since = time.perf_counter()
-
-    @property
-    def images_per_s(self) -> float:
-        """Images handed over per second of wall time."""
-        return self.images / max(time.perf_counter() - self.since, 1e-9)
-
-    @property
-    def wait_share(self) -> float:
-        """Share of wall time spent waiting for data, 0 to 1."""
-        return min(1.0, self.wait_s / max(time.perf_counter() - self.since, 1e-9))
-
-
-class Loader:
-    """Deliver micro-batches of one rank, the same whatever the number of threads, from any step at once.
-
-    The global batch of a step is cut into world * accumulation micro-batches; a rank has `accumulation`
-    neighbours of them. `ahead` micro-batches are prepared while one is in use. Memory is recycled: a batch is
-    valid until the next one is asked for; clone what must outlive that.
+    Memory is recycled: a batch is valid until the next one is asked for; clone what must outlive that.
 
     mean, std: one number, or one for each of red, green and blue. output: "float32", normalised by them, or "uint8",
     as decoded. max_damaged: the share of the images that may turn out bad and be replaced, see Damage. cache: see
@@ -86,22 +57,12 @@ class Loader:
         cache: str = "none",
         processes: int = 1,
     ) -> None:
-        self._constructed = time.perf_counter()
-        self.accumulation = accumulation(plan.batch_size, micro_batch, world)
-        if micro_batch % plan.unit:
-            raise ValueError(
-                f"train.micro_batch {micro_batch} would part rows that belong together: take a multiple of {plan.unit}"
-            )
+        super().__init__(
+            index, plan, micro_batch=micro_batch, rank=rank, world=world, device=torch.device(device), ahead=ahead
+        )
         if not resize:
             _check_images(index, size)
-        if not 0 <= rank < world or ahead < 1:
-            raise ValueError(
-                f"rank {rank} of {world} with {ahead} batches ahead: ranks count from 0, ahead is at least 1"
-            )
-        self.index, self.plan, self.augment = index, plan, augment
-        self.rank, self.world, self.micro_batch, self.ahead = rank, world, micro_batch, ahead
-        self.size, self.device = size, torch.device(device)
-        self.timings = Timings()
+        self.augment, self.size = augment, size
         self.damage = Damage(index, max_damaged)
         self.reader = ShardReader(index, check_crc=check_crc, tolerant=True)
         self.decoder: Decoder = build_decoder(
@@ -112,66 +73,26 @@ class Loader:
         )
         dtype = OUTPUTS[output]
         self._buffers = [Buffer(dtype) for _ in range(max(ahead, self.decoder.callers) + 1)]
+        self._callers = self.decoder.callers
         self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        self._run: Prefetch | None = None
 
-    def batches(self, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
-        """Yield the micro-batches of steps start..stop-1 (None: no end) in order, `accumulation` per step.
-
-        A new call ends the iteration before it. A failure in a thread is raised here, when its batch is due.
-        """
-        if start < 0 or (stop is not None and stop < start):
-            raise ValueError(f"steps {start} to {stop}: steps count from 0 and do not run backwards")
-        self._end_run()
+    def _maker(self, start: int, stop: int | None) -> Callable[[int, Buffer], Batch]:
         self.reader.resume()
         jobs = _Jobs(self, start, stop)
-        count = None if stop is None else (stop - start) * self.accumulation
-        run = Prefetch(lambda n, buffer: self._make(*jobs[n], buffer), self._buffers, self.decoder.callers, count)
-        self._run = run
-        return self._deliver(run)
-
-    def _deliver(self, run: Prefetch) -> Iterator[Batch]:
-        timings = self.timings
-        try:
-            while True:
-                asked = time.perf_counter()
-                batch = run.next()
-                now = time.perf_counter()
-                if batch is None:
-                    return
-                if not len(batch.records):  # the short last step of a Sequential plan may leave nothing for a rank
-                    continue
-                if timings.first_batch_s is None:
-                    timings.first_batch_s = now - self._constructed
-                if batch.labels.is_cuda:  # their memory is of another stream, and the consumer's will use it
-                    batch.labels.record_stream(torch.cuda.current_stream(self.device))
-                timings.wait_s += now - asked
-                timings.batches += 1
-                timings.images += len(batch.records)
-                yield batch
-        finally:
-            if run is self._run:
-                self._end_run()
+        return lambda number, buffer: self._make(*jobs[number], buffer)
 
     def _end_run(self) -> None:
         if self._run is not None:
             self.reader.pause()  # else a thread that waits for a server would be waited for
-            self._run.close()
-            self._run = None
+        super()._end_run()
 
     def close(self) -> None:
         """End the iteration with its threads, and let go of decoder and shards."""
-        self._end_run()
+        super().close()
         self.decoder.close()
         if self.cache is not None:
             self.cache.close()
         self.reader.close()
-
-    def __enter__(self) -> Loader:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def _make(self, slots: Slots, draws: Draws, micro: int, buffer: Buffer) -> Batch:
         """Read and decode one micro-batch into `buffer`. ValueError names the image that is one too many bad ones."""
@@ -199,18 +120,6 @@ class Loader:
         except ValueError as changed:  # a shard replaced under us is the likelier cause
             reason = f"{reason}; {changed}"
         self.damage.add(record, reason)
-
-
-def accumulation(batch_size: int, micro_batch: int, world: int) -> int:
-    """Return how many micro-batches a rank has per step; ValueError where they do not fill the batch."""
-    count, remainder = divmod(batch_size, micro_batch * world) if micro_batch > 0 and world > 0 else (0, 1)
-    if remainder or not count:
-        raise ValueError(
-            f"train.batch_size {batch_size} is not a multiple of train.micro_batch {micro_batch} * {world} "
-            f"processes; change one of the three (each process takes batch_size / micro_batch / processes "
-            f"micro-batches a step)"
-        )
-    return count
 
 
 def _check_images(index: Index, size: tuple[int, int]) -> None:

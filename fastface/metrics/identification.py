@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastface.metrics.curve import Curve, calibrate, curve
-from fastface.metrics.intervals import wilson
+from fastface.metrics.dependence import adjusted, count_errors
 
 RANKS = (1, 5, 10, 20, 50)
 TARGETS = (1e-1, 1e-2, 3e-3, 1e-3)  # 3e-3 heads the tables of NIST's FRTE 1:N
@@ -24,6 +24,8 @@ class Searches(NamedTuple):
     ahead: np.ndarray  # int64 [M], other identities above it
     tied: np.ndarray  # int64 [M], other identities of the very same score
     non_mated: np.ndarray  # float32 [K], of non-mated searches: the best candidate's score, -inf where there is none
+    persons: np.ndarray  # int64 [M], who is searched for
+    strangers: np.ndarray  # int64 [K], who is searched for in vain
     listed: int  # ranks up to here are known
 
 
@@ -40,7 +42,8 @@ def identification(
     """Compute rank-r rates, and TPIR at each target FPIR with the mate among the first `rank`.
 
     Ties: a rate counts a mate that is at or above all others (NIST); `_strict` one that is above them (InsightFace).
-    Intervals are Wilson's, searches taken as independent. Without non-mated searches there are no open-set figures.
+    Intervals are Wilson's for as many searches as say as much as these, in which persons recur: `dependence.adjusted`.
+    Without non-mated searches there are no open-set figures.
     """
     if not len(searches.mate):
         raise ValueError("There is no mated search: no identity is enrolled and searched for as well.")
@@ -54,22 +57,23 @@ def identification(
     for r in [r for r in ranks if r <= searches.listed]:
         hits, clear = int(ordinary[r - 1]), int(strict[r - 1])
         metrics |= {f"rank_{r}": hits / total, f"rank_{r}_strict": clear / total}
-        by_rank.append(
-            {"rank": r, "hits": hits, "rate": hits / total, "interval": wilson(hits, total), "strict_hits": clear}
-        )
+        interval = share_interval(open_set(searches, r)[0][:total] > -np.inf, searches.persons)
+        by_rank.append({"rank": r, "hits": hits, "rate": hits / total, "interval": interval, "strict_hits": clear})
     points = []
     if np.isfinite(searches.non_mated).any():
-        for t in calibrate(*open_set(searches, rank), targets):
+        scores, mated = open_set(searches, rank)
+        for t in calibrate(scores, mated, targets):
+            accepted = scores >= t.threshold
             points.append(
                 {
                     "target_fpir": t.target_fmr,
                     "threshold": t.threshold,
                     "fpir": t.fmr,
-                    "fpir_interval": wilson(t.errors, t.impostors),
+                    "fpir_interval": share_interval(accepted[~mated], searches.strangers),
                     "errors": t.errors,
                     "tpir": t.tar,
                     "fnir": 1 - t.tar,
-                    "tpir_interval": t.tar_interval,
+                    "tpir_interval": share_interval(accepted[mated], searches.persons),
                     "supported": t.supported,
                 }
             )
@@ -89,6 +93,13 @@ def identification(
         },
     }
     return Identification(metrics, details)
+
+
+def share_interval(hits: np.ndarray, persons: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % interval of the share of hits, bool [P], among searches of persons, int64 [P]."""
+    who = np.unique(persons, return_inverse=True)[1]
+    interval = adjusted(count_errors(np.stack([who, who]), hits, int(who.max()) + 1))
+    return interval.low, interval.high
 
 
 def cmc(searches: Searches, *, strict: bool = False) -> np.ndarray:

@@ -98,7 +98,9 @@ def search_gallery(
         non_mated.append(search(centred(np.asarray(rows[part]), mean))[0][:, 0])
     mate, ahead, tied = (np.concatenate(column) for column in zip(*mated, strict=True))
     recall = search.recall(rows, np.concatenate([split.mated, split.non_mated]), mean)
-    return Searched(Searches(mate, ahead, tied, np.concatenate(non_mated), listed), enrolled, search.per_second, recall)
+    persons = labels[split.mated], labels[split.non_mated]
+    searches = Searches(mate, ahead, tied, np.concatenate(non_mated), *persons, listed)
+    return Searched(searches, enrolled, search.per_second, recall)
 
 
 def search_distractors(
@@ -145,7 +147,9 @@ def search_distractors(
     mate, ahead, tied = (np.concatenate(column) for column in zip(*found, strict=True))
     probed = np.concatenate([order[stops[c] - counts[c] : stops[c]] for c in several])
     recall = search.recall(rows, probed, mean)
-    searches = Searches(mate, ahead, tied, np.concatenate(best), listed)
+    n = counts[several]
+    persons = np.repeat(several, n * (n - 1)), np.repeat(several, n)
+    searches = Searches(mate, ahead, tied, np.concatenate(best), *persons, listed)
     return Searched(searches, len(gallery) + 1, search.per_second, recall)
 
 

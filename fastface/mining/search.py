@@ -147,7 +147,7 @@ def _to_gpu(index: Any, device: int | None) -> Any:
         return faiss.index_cpu_to_all_gpus(index)
     resources = faiss.StandardGpuResources()
     resources.setTempMemory(GPU_SCRATCH)
-    moved = faiss.index_cpu_to_gpu(resources, device, index)
+    moved: Any = faiss.index_cpu_to_gpu(resources, device, index)
     moved.resources = resources  # the index does not keep what it works with
     return moved
 

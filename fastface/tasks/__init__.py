@@ -1,6 +1,7 @@
 """Task settings -> the task that learns: the one table of what fastface trains."""
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -12,13 +13,27 @@ from fastface.losses.multi_similarity import multi_similarity_loss
 from fastface.losses.supcon import supcon_loss
 from fastface.losses.triplet import triplet_loss
 from fastface.models import Backbone, build_backbone
-from fastface.task_settings import ArcFaceTask, MultiSimilarityTask, PairTask, SupConTask, TaskSettings, TripletTerm
+from fastface.models.matcher import Matcher
+from fastface.plan_settings import PairsPlan, PlanSettings
+from fastface.task_settings import (
+    ArcFaceTask,
+    MatchTask,
+    MultiSimilarityTask,
+    PairTask,
+    SupConTask,
+    TaskSettings,
+    TripletTask,
+    TripletTerm,
+)
 from fastface.tasks.arcface import ArcFace
 from fastface.tasks.base import Task
 from fastface.tasks.distill import Distillation, Teacher
+from fastface.tasks.match import Match
 from fastface.tasks.metric import Comparison, Metric
 from fastface.tasks.pair import Pair
 from fastface.timing import Watch
+
+ImageTask = ArcFaceTask | TripletTask | SupConTask | MultiSimilarityTask | PairTask
 
 
 def network_size(data: DataConfig, model: ModelConfig) -> tuple[int, int]:
@@ -39,8 +54,19 @@ def build_task(
     num_classes: int,
     seed: int,
     teacher: Teacher | None = None,
+    embedding_sizes: Sequence[int] = (),
+    embedding_mean: Tensor | None = None,
 ) -> Task:
-    """Build the network and what it learns by, for `num_classes` identities; task.distill says how from a teacher."""
+    """Build the network and what it learns by, for `num_classes` identities; task.distill says how from a teacher.
+
+    embedding_sizes, embedding_mean: of data.embeddings, for the task that learns from them.
+    """
+    if isinstance(task, MatchTask):
+        return Match(
+            build_matcher(task, embedding_sizes, embedding_mean),
+            genuine=genuine_share(data.plan),
+            keep_hardest=task.keep_hardest,
+        )
     built = _without_teacher(task, model, data, num_classes, seed)
     if task.distill is not None:
         assert teacher is not None, "task.distill asks for a teacher"
@@ -50,7 +76,7 @@ def build_task(
     return built
 
 
-def _without_teacher(task: TaskSettings, model: ModelConfig, data: DataConfig, num_classes: int, seed: int) -> Task:
+def _without_teacher(task: ImageTask, model: ModelConfig, data: DataConfig, num_classes: int, seed: int) -> Task:
     backbone = build_backbone(
         model.backbone,
         embedding_size=model.embedding_size,
@@ -70,6 +96,24 @@ def _without_teacher(task: TaskSettings, model: ModelConfig, data: DataConfig, n
     if isinstance(task, PairTask):
         return pair(task, backbone, model)
     return Metric(backbone, comparison_of(task), model.window, seed=seed, collapsed_loss=collapsed_loss_of(task))
+
+
+def build_matcher(task: MatchTask, sizes: Sequence[int], mean: Tensor | None = None) -> Matcher:
+    """Build what compares embeddings of these sizes, as it is before training."""
+    return Matcher(
+        sizes,
+        features=task.features,
+        hidden=task.hidden,
+        dropout=task.dropout,
+        scale=task.scale,
+        bias=task.bias,
+        mean=mean,
+        pairs=task.pairs,
+    )
+
+
+def genuine_share(plan: PlanSettings) -> float:
+    return plan.genuine if isinstance(plan, PairsPlan) else 0.5
 
 
 def pair(task: PairTask, backbone: Backbone, model: ModelConfig) -> Pair:

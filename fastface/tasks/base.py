@@ -12,7 +12,7 @@ from fastface.data.batch import Batch
 from fastface.data.index import Index
 from fastface.data.plan import Plan
 from fastface.data.plans import build_plan
-from fastface.models import Backbone
+from fastface.models import Backbone, describe
 from fastface.tasks.distill import Distillation
 from fastface.timing import Watch, silent
 
@@ -49,7 +49,7 @@ class Task(nn.Module):
     """
 
     backbone: Backbone
-    """What ships: [B, 3, H, W] -> [B, embedding_size]."""
+    """What learns and ships: [B, 3, H, W] -> [B, embedding_size]."""
     across_batch = False
     """True where the loss compares images with each other: then it sees the embeddings of the whole step at once."""
     watch: Watch = staticmethod(silent)  # type: ignore[assignment]
@@ -64,6 +64,10 @@ class Task(nn.Module):
         self.step, self.epoch = 0, 0.0  # of the step under way
         self.distillation: Distillation | None = None
         """Another network to learn from beside the task's own loss."""
+
+    def about(self) -> str:
+        """Describe the network in a line: its name and cost."""
+        return describe(self.backbone)
 
     def plan(self, data: DataConfig, index: Index, batch_size: int, seed: int) -> Plan:
         """Say which records make up each step: as data.plan says, or as the problem needs."""

@@ -11,8 +11,9 @@ import torch
 
 from fastface.data.augment import Augment
 from fastface.data.batch import Batch
+from fastface.data.delivery import accumulation
 from fastface.data.index import Index
-from fastface.data.loader import Loader, accumulation
+from fastface.data.loader import Loader
 from fastface.data.plans import Sequential, Shuffled
 from fastface.data.shards import ShardReader
 from tests.data import tiny

@@ -18,7 +18,19 @@ def drawn(seed: int, mated: int = 120, non_mated: int = 90) -> Searches:
     mate[rng.random(mated) < 0.1] = -np.inf
     best = (rng.integers(0, 16, non_mated) / 20).astype(np.float32)
     best[:2] = -np.inf
-    return Searches(mate, rng.integers(0, 9, mated), rng.integers(0, 3, mated), best, LISTED)
+    ahead, tied = rng.integers(0, 9, mated), rng.integers(0, 3, mated)
+    return Searches(mate, ahead, tied, best, np.arange(mated) // 5 * 3, np.arange(non_mated) + 7, LISTED)
+
+
+def interval(hits: list[bool], persons: list[int]) -> tuple[float, float]:
+    """Wilson's for the number of searches that, independent, would have the variance found between persons."""
+    total, rate = len(hits), sum(hits) / len(hits)
+    by_person: dict[int, float] = {}
+    for hit, person in zip(hits, persons, strict=True):
+        by_person[person] = by_person.get(person, 0.0) + hit - rate
+    spread = sum(value * value for value in by_person.values()) / total**2
+    number = min(rate * (1 - rate) / spread, total) if spread else total
+    return wilson(rate * number, number)
 
 
 def within(searches: Searches, i: int, rank: int, strict: bool = False) -> bool:
@@ -49,7 +61,9 @@ def test_figures_are_those_of_loops(seed: int, rank: int) -> None:
         hits = sum(within(searches, i, r) for i in range(120))
         assert found.metrics[f"rank_{r}"] == hits / 120
         assert found.metrics[f"rank_{r}_strict"] == sum(within(searches, i, r, True) for i in range(120)) / 120
-    assert found.details["ranks"][0]["interval"] == wilson(found.details["ranks"][0]["hits"], 120)
+    persons, strangers = searches.persons.tolist(), searches.strangers.tolist()
+    first = interval([within(searches, i, 1) for i in range(120)], persons)
+    assert found.details["ranks"][0]["interval"] == pytest.approx(first)
     for point, target in zip(found.details["tpir_at_fpir"]["points"], (0.3, 0.05), strict=True):
         t = point["threshold"]
         alarms = sum(score >= t for score in searches.non_mated.tolist())
@@ -58,8 +72,10 @@ def test_figures_are_those_of_loops(seed: int, rank: int) -> None:
         assert point["fpir"] == alarms / 90
         assert point["tpir"] == hits / 120
         assert point["fnir"] == 1 - hits / 120
-        assert point["tpir_interval"] == wilson(hits, 120)
-        assert point["fpir_interval"] == wilson(alarms, 90)
+        found_there = [within(searches, i, rank) and bool(searches.mate[i] >= t) for i in range(120)]
+        assert point["tpir_interval"] == pytest.approx(interval(found_there, persons))
+        alarmed = [score >= t for score in searches.non_mated.tolist()]
+        assert point["fpir_interval"] == pytest.approx(interval(alarmed, strangers))
         lower = np.nextafter(np.float32(t), np.float32(-1))
         assert sum(score >= lower for score in searches.non_mated.tolist()) > target * 90, "no smaller one would do"
         assert point["supported"] == (target * 90 >= 30)
@@ -76,7 +92,8 @@ def test_the_curve_counts_at_every_threshold() -> None:
 
 
 def test_without_non_mated_searches() -> None:
-    found = identification(drawn(0)._replace(non_mated=np.empty(0, np.float32)))
+    nobody = {"non_mated": np.empty(0, np.float32), "strangers": np.empty(0, np.int64)}
+    found = identification(drawn(0)._replace(**nobody))
     assert found.details["tpir_at_fpir"]["points"] == []
     assert not [key for key in found.metrics if key.startswith("tpir")]
 

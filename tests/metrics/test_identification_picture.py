@@ -17,7 +17,7 @@ from tests.metrics.test_identification import drawn
         (drawn(0), 3),
         (drawn(0)._replace(non_mated=np.empty(0, np.float32)), 1),
         (drawn(0)._replace(non_mated=np.full(3, -np.inf, np.float32)), 1),
-        (Searches(np.float32([0.5]), np.array([0]), np.array([0]), np.float32([0.5]), 1), 3),
+        (Searches(np.float32([0.5]), *[np.array([0])] * 2, np.float32([0.5]), *[np.array([0])] * 2, 1), 3),
     ],
 )
 def test_a_panel_for_what_is_known(searches: Searches, panels: int, tmp_path: Path) -> None:

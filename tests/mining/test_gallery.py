@@ -108,6 +108,8 @@ def test_a_search_finds_what_a_loop_finds(images: int, template: Template, centr
         else:
             assert np.isneginf(found.searches.mate[place]) or found.searches.ahead[place] >= listed
     assert seen > 20
+    assert found.searches.persons.tolist() == LABELS[split.mated].tolist()
+    assert found.searches.strangers.tolist() == LABELS[split.non_mated].tolist()
     for place, i in enumerate(split.non_mated.tolist()):
         best = max(max(cosine(plain[i], row) for row in images) for images in templates.values())
         assert found.searches.non_mated[place] == pytest.approx(best, abs=6e-8)
@@ -123,20 +125,23 @@ def test_distractors_with_one_image_put_in(centre: bool) -> None:
     if centre:
         plain, others = less_mean(rows, distractors), less_mean(distractors, distractors)
     found = search_distractors(rows, labels, distractors, listed=9, centre=centre, gpu=False)
-    expected, best = [], []
+    expected, best, persons, strangers = [], [], [], []
     for who in range(12):
         members = np.flatnonzero(labels == who).tolist()
         for i in members if len(members) > 1 else []:
             scores = [cosine(plain[i], row) for row in others]
             best.append(max(scores))
+            strangers.append(who)
             for j in members:
                 own = cosine(plain[i], plain[j])
                 if j != i:
+                    persons.append(who)
                     expected.append((own, sum(s > own for s in scores), sum(s == own for s in scores)))
     searches = found.searches
     np.testing.assert_allclose(searches.mate, [own for own, _, _ in expected], atol=6e-8)
     np.testing.assert_allclose(searches.non_mated, best, atol=6e-8)
     assert len(expected) == 3 * (2 + 6 + 12)
+    assert (searches.persons.tolist(), searches.strangers.tolist()) == (persons, strangers)
     known = [(a, t) for _, a, t in expected]
     for place, (ahead, tied) in enumerate(known):
         if np.isfinite(searches.mate[place]) and ahead < 9:

@@ -18,7 +18,7 @@ from fastface.metrics.all_pairs.products import Product
 from fastface.metrics.all_pairs.search import Window
 from fastface.metrics.all_pairs.tally import Counts, Tally, no_counts
 
-TILES = {"cpu": (512, 2_048), "cuda": (4_096, 8_192)}
+TILES = {"cpu": (1_024, 1_024), "cuda": (4_096, 8_192)}
 """Rows by columns that are multiplied at a time: 4 MB of scores, which a core counts out of its caches; 134 MB."""
 Unit = tuple[int, int]
 """Two panels, i <= j, all pairs of whose rows are counted."""

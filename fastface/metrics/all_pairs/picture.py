@@ -25,11 +25,9 @@ def _roc(axes: Axes, found: AllPairs) -> None:
     tar, fmr = accepted[0] / found.num_genuine, accepted[1] / found.num_impostors
     floor = 10.0 ** np.floor(np.log10(1 / found.num_impostors))
     first = int(np.searchsorted(accepted[1], RULE_OF_THIRTY))
-    label = f"AUC {found.auc.value:.6f}"
-    for part, dashes in ((slice(first + 1), ":"), (slice(first, None), "-")):
+    for part, dashes, label in ((slice(first + 1), ":", None), (slice(first, None), "-", f"AUC {found.auc.value:.6f}")):
         style: dict[str, Any] = line_style(0) | {"linestyle": dashes}
         axes.step(np.maximum(fmr[part], floor / 10), tar[part], where="post", **style, label=label)
-        label = None
     axes.set_xscale("log")
     axes.set_xlim(floor, 1)
     axes.set_ylim(0, 1.01)

@@ -24,8 +24,8 @@ def format_all_pairs(found: AllPairs, name: str = "all pairs") -> str:
     for point in found.points:
         low, high = _interval(point)
         text = f"{point.tar:.6f} [{low:.6f}, {high:.6f}] {point.errors:,}/{point.impostors:,} at {point.threshold:.6f}"
-        target = f"{point.target_fmr:.0e}" if f"{point.target_fmr:.0e}" == f"{point.target_fmr:e}" else None
-        target = target or f"{point.target_fmr:g}"
+        short = f"{point.target_fmr:.0e}"
+        target = short if float(short) == point.target_fmr else f"{point.target_fmr:g}"
         rows.append([f"TAR at FAR {target.replace('e-0', 'e-')}", text if point.supported else f"{MARK} {text}"])
     if found.failed_rows:
         genuine, impostors = found.failures
