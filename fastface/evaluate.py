@@ -46,7 +46,7 @@ PROTOCOLS = {
     "all-pairs": Protocol(
         "fastface.assessment_all",
         "assess_all",
-        ("embeddings", "targets", "precision", "state", "device", "out"),
+        ("embeddings", "targets", "precision", "state", "checkpoint", "images", "batch_size", "device", "out"),
         "embeddings",
     ),
 }
@@ -56,6 +56,8 @@ def main() -> int:
     parser = build_parser()
     options = vars(parser.parse_args())
     name = options.pop("protocol")
+    if name == "pairs" and options["pairs"] == "all":
+        name, options["pairs"] = "all-pairs", parser.get_default("pairs")
     protocol = PROTOCOLS[name]
     for option in sorted(options.keys() - set(protocol.options)):
         if options.pop(option) != parser.get_default(option):

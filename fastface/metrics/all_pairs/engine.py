@@ -15,7 +15,7 @@ from tqdm import tqdm
 from fastface import dist
 from fastface.metrics.all_pairs.kernels import Kernels
 from fastface.metrics.all_pairs.keys import BINS
-from fastface.metrics.all_pairs.panels import Panels, Rows
+from fastface.metrics.all_pairs.panels import Panels, Rows, genuine_bins
 from fastface.metrics.all_pairs.passes import Pass, Unit, grid_side, unit_pairs
 from fastface.metrics.all_pairs.products import Product
 from fastface.metrics.all_pairs.search import Edges, Search, Window, bins_of, guesses, rough_bounds, window
@@ -24,6 +24,7 @@ from fastface.metrics.all_pairs.tally import KEPT, Counts, edges_of_window, no_c
 
 PILOT_FROM = 16_384  # rows; fewer are compared twice in no time
 PILOT_MOST = 65_536
+GENUINE_COST = 1_000  # all genuine pairs are looked at beforehand where they are so few times fewer than all pairs
 SLOTS = 2**21
 """Of all windows together: 32 MB of counts a worker."""
 SAVE_EVERY_S = 60.0
@@ -108,13 +109,14 @@ class Engine:
             return [], np.zeros(BINS)
         part = self.rows.part(min(len(self.rows.order) // 10, PILOT_MOST))
         panels = Panels(part, grid_side(len(part.order)), self.product.kind, self.device, self.memory_mb)
-        counts = self._over(panels, [], panels.units())
+        coarse = self._over(panels, [], panels.units()).coarse
+        if self.rows.finite[0] * GENUINE_COST <= sum(self.rows.finite):
+            coarse[0] = genuine_bins(self.rows)
         likely = [replace(search) for search in searches]
         for search in likely:
-            search.narrow_roughly(*guesses(counts.coarse, self.rows.finite, self.product))
-        sizes = counts.coarse.sum(axis=1)
-        scale = np.array(self.rows.finite) / np.maximum(sizes, 1)
-        return likely, (counts.coarse * scale[:, None]).sum(axis=0)
+            search.narrow_roughly(*guesses(coarse, self.rows.finite, self.product))
+        scale = np.array(self.rows.finite) / np.maximum(coarse.sum(axis=1), 1)
+        return likely, (coarse * scale[:, None]).sum(axis=0)
 
     def _over_all(self, windows: list[Window]) -> tuple[list[Window], Counts]:
         """Count all pairs, those of this process and of all others."""

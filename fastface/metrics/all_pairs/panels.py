@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastface.metrics.all_pairs.keys import BINS, MIDDLE, PER_ONE
 from fastface.metrics.all_pairs.products import UNIT, half_of
 from fastface.metrics.scores import unit, usable
 
@@ -156,3 +157,17 @@ class Panels:
             torch.from_numpy(inverse).to(self.device),
             self.rows.stop[places],
         )
+
+
+def genuine_bins(rows: Rows) -> np.ndarray:
+    """Count the genuine pairs by the bins of their scores in float32: int64 [BINS]."""
+    counts, step = np.zeros(BINS, np.int64), 256
+    for start in range(0, len(rows.order), step):
+        end = int(rows.stop[min(start + step, len(rows.order)) - 1])
+        some = unit(rows.source[rows.order[start:end]].astype(np.float32)).astype(np.float32)
+        stop = rows.stop[start : start + step] - start
+        scores = some[:step] @ some.T
+        column = np.arange(scores.shape[1])
+        genuine = scores[(column > np.arange(len(scores))[:, None]) & (column < stop[:, None])]
+        counts += np.bincount((genuine * PER_ONE + MIDDLE).astype(np.int64), minlength=BINS)
+    return counts

@@ -18,7 +18,7 @@ from fastface.metrics.all_pairs.products import Product
 from fastface.metrics.all_pairs.search import Window
 from fastface.metrics.all_pairs.tally import Counts, Tally, no_counts
 
-TILES = {"cpu": (512, 2_048), "cuda": (4_096, 8_192)}
+TILES = {"cpu": (1_024, 1_024), "cuda": (4_096, 8_192)}
 """Rows by columns that are multiplied at a time: 4 MB of scores, which a core counts out of its caches; 134 MB."""
 Unit = tuple[int, int]
 """Two panels, i <= j, all pairs of whose rows are counted."""
@@ -73,10 +73,14 @@ class Pass:
                 self._stopped.set()  # an interrupt: the threads end with their tile
                 waiting.clear()
 
+    def tally(self) -> Tally:
+        """Return what a worker counts with."""
+        return Tally(self.windows, self.panels.rows.source.shape[1], self.panels.device, self.loops)
+
     def _work(self, waiting: list[Unit], until: float) -> tuple[list[Unit], Counts]:
         torch.set_num_threads(1)  # of this thread: every thread multiplies a tile of its own
         panels, done = self.panels, []
-        tally = Tally(self.windows, panels.rows.source.shape[1], panels.device, self.loops)
+        tally = self.tally()
         memory = torch.empty(0, device=panels.device)
         while time.monotonic() < until or not done:
             try:

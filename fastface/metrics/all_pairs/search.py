@@ -102,14 +102,17 @@ def rough_bounds(coarse: np.ndarray, product: Product) -> tuple[np.ndarray, np.n
 
 
 def guesses(coarse: np.ndarray, totals: tuple[int, int], product: Product) -> tuple[np.ndarray, np.ndarray]:
-    """Guess what is accepted among `totals` (genuine, impostor) pairs by the counts [2, BINS] of a part of them.
+    """Guess what is accepted among `totals` (genuine, impostor) pairs by the counts [2, BINS] of some of them, or all.
 
     Five standard deviations and 3 % to either side (rows that many others resemble make counts vary more than their
     number says); what turns out wrong costs another pass over the pairs, and nothing else.
     """
     sizes, all_of = coarse.sum(axis=1)[:, None], np.array(totals)[:, None]
-    fewest, most = rough_bounds(coarse, product)
-    fewest, most = (fewest - _slack(fewest, sizes)).clip(0), np.minimum(most + _slack(most, sizes), sizes)
+    bins = math.ceil(product.error() * PER_ONE / 16)  # the bound is for the worst of all sums
+    fewest, most = accepted_at_edges(coarse, bins), accepted_at_edges(coarse, -bins)
+    part = sizes < all_of
+    fewest = (fewest - part * _slack(fewest, sizes)).clip(0)
+    most = np.minimum(most + part * _slack(most, sizes), sizes)
     most[sizes[:, 0] == 0] = 1  # of none, nothing is known
     scale = all_of / np.maximum(sizes, 1)
     return fewest * scale, most * scale

@@ -10,7 +10,7 @@ from fastface.metrics.all_pairs import panels
 from fastface.metrics.all_pairs.keys import BINS, HIGHEST, LOWEST, bin_of, edge, key_of, keys_of, score_of
 from fastface.metrics.all_pairs.products import half_of, product
 from fastface.metrics.scores import unit
-from tests.metrics.all_pairs.slow import people
+from tests.metrics.all_pairs.slow import people, scores_of
 
 
 def test_keys_are_in_the_order_of_scores() -> None:
@@ -55,6 +55,16 @@ def test_rough_scores_are_within_the_bound(dim: int, kind: str) -> None:
 
 def test_the_bound_at_512() -> None:
     assert 3.0e-5 < product(torch.float32, 512).error() < 3.2e-5
+
+
+def test_genuine_pairs_are_binned() -> None:
+    rows, labels = people(700, 60)
+    scanned = panels.scan(rows, labels, torch.device("cpu"), half=False)
+    scores, same = scores_of(rows, labels)
+    expected = np.bincount([bin_of(float(score)) for score in scores[same]], minlength=BINS)
+    found = panels.genuine_bins(scanned)
+    assert found.sum() == expected.sum() == scanned.finite[0]
+    assert np.abs(np.cumsum(found - expected)).max() <= 5  # float32 beside float64, at an edge
 
 
 def test_a_part_keeps_identities_whole() -> None:
