@@ -21,7 +21,7 @@ class Protocol(NamedTuple):
     module: str
     function: str
     options: tuple[str, ...]  # those that have a meaning there
-    needed: str
+    needed: str = ""
 
 
 IMAGES = ("checkpoint", "images", "crop", "flip", "compat", "det", "batch_size", "device", "out")
@@ -47,7 +47,6 @@ PROTOCOLS = {
         "fastface.assessment_all",
         "assess_all",
         ("embeddings", "targets", "precision", "state", "checkpoint", "images", "batch_size", "device", "out"),
-        "embeddings",
     ),
 }
 
@@ -62,7 +61,7 @@ def main() -> int:
     for option in sorted(options.keys() - set(protocol.options)):
         if options.pop(option) != parser.get_default(option):
             parser.error(f"--{option.replace('_', '-')} has no meaning with --protocol {name}")
-    if not options[protocol.needed]:
+    if protocol.needed and not options[protocol.needed]:
         parser.error(f"--protocol {name} needs --{protocol.needed}")
     if "embeddings" in options and name != "match":  # which compares those of several models
         if len(options["embeddings"]) > 1:
