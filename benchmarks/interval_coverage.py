@@ -1,4 +1,4 @@
-"""python benchmarks/coverage.py: how often 95 % intervals hold the truth, on pairs that share persons.
+"""python benchmarks/interval_coverage.py: how often 95 % intervals hold the truth, on pairs that share persons.
 
 Simulates scores whose true error rates are known: of a genuine pair of person i, gap + a_i + noise; of an impostor
 pair, b_i + b_j + noise, all normal. Persons with a large a are easy to recognise, those with a large b resemble
