@@ -10,7 +10,7 @@ import numpy as np
 
 from fastface import checkpoint
 from fastface.card import Card
-from fastface.config import EvalSet
+from fastface.eval_settings import EvalSet
 from fastface.evaluation import Embed, Result, format_report, raw_pixels
 from fastface.evaluators import PairSet, evaluate_on, open_pairs
 from fastface.metrics.attributes import Sides, groups_by_attribute, groups_of_pairs, read_attributes, unused_rows
@@ -24,7 +24,7 @@ from fastface.predictor import find_checkpoint, load_embedder, load_network, mod
 
 
 def assess(
-    checkpoint: Path,
+    model: Path,
     *,
     images: Path | None,
     pairs: str,
@@ -54,7 +54,7 @@ def assess(
         raise ValueError(
             "--compat ijb-insightface is for --protocol templates; for pairs there is --compat insightface"
         )
-    embedder = load_embedder(checkpoint, device=device)
+    embedder = load_embedder(model, device=device)
     card = embedder.card
     if flip:
         card = card.model_copy(update={"flip": flip})
@@ -71,14 +71,14 @@ def assess(
     runs: dict[str, tuple[Embed, PairSet, dict[str, Any]]] = {}
     runs["trained" if baselines else "model"] = embedder, opened, rules
     if baselines:
-        if checkpoint.suffix != ".onnx":
-            untrained = load_network(find_checkpoint(checkpoint), trained=False)
+        if model.suffix != ".onnx":
+            untrained = load_network(find_checkpoint(model), trained=False)
             runs["untrained"] = module_embedder(untrained, card, device, origin="the untrained network"), opened, {}
         runs["raw pixels"] = raw_pixels(), opened, {}
     origins = {next(iter(runs)): embedder.origin}
-    for model in against:
-        other = load_embedder(model, device=device)
-        name = f"against {model.name if f'against {model.name}' not in runs else model}"
+    for rival in against:
+        other = load_embedder(rival, device=device)
+        name = f"against {rival.name if f'against {rival.name}' not in runs else rival}"
         pairs_of_other = open_pairs(settings, other.card, seed=seed)  # cut and resized for that model
         runs[name] = other, pairs_of_other, {"centre": other.card.centre and not compat}
         origins[name] = other.origin
@@ -90,8 +90,8 @@ def assess(
     for result in results.values() if sides else ():
         break_down(result, sides, at_fmr)
     compared = compare_with_first(results)
-    folder = out or report or run_folder_of(checkpoint) / "eval" / set_name(images, pairs, bin)
-    write_down(folder, opened, results, card, checkpoint, compared=compared, det=det or report is not None)
+    folder = out or report or run_folder_of(model) / "eval" / set_name(images, pairs, bin)
+    write_down(folder, opened, results, card, model, compared=compared, det=det or report is not None)
     lines = [f"{embedder.origin} on {opened.about}", "", format_report(results)]
     first = next(iter(results.values()))
     lines += ["", "folds  " + " ".join(f"{100 * a:.2f}" for a in first.details["accuracy"]["folds"])]

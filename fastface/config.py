@@ -1,16 +1,17 @@
 """Everything a run can be told: the sections of the YAML, their defaults and what they must satisfy together."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 import yaml
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fastface.data.augment.presets import AnyAugment
 from fastface.data.normalisation import PerColour, in_words, three
+from fastface.eval_settings import EvalConfig, Paths
 from fastface.plan_settings import PlanSettings, ShuffledPlan
-from fastface.section import Folders, Section
+from fastface.section import Section
 from fastface.task_settings import ArcFaceTask, MatchTask, TaskSettings
 
 
@@ -60,7 +61,7 @@ class DataConfig(Section):
     """A folder made by tools/make_shards.py, or the URL of one: http(s)://, s3:// and what else fsspec reads."""
     sources: tuple[Source, ...] = ()
     """Several such folders with their weights, instead of shards."""
-    embeddings: Folders = ()
+    embeddings: Paths = ()
     """For task match, instead of shards: a folder made by tools/embed.py, or several of the same images."""
     labels: Literal["separate", "merge-by-name"] | None = None
     """With sources: whether identities of one name are one identity (merge-by-name) or not (separate)."""
@@ -183,60 +184,6 @@ class TrainConfig(Section):
     def _consistent(self) -> "TrainConfig":
         if self.micro_batch and self.batch_size % self.micro_batch:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batch {self.micro_batch}")
-        return self
-
-
-class EvalSet(Section):
-    """Pairs to verify: images (shard set, folder or .tar) with a pairs file or a number, or a .bin file."""
-
-    images: Path | None = None
-    pairs: int | Path = 100_000
-    """A pairs file, or how many pairs to sample from the shard set's labels."""
-    bin: Path | None = None
-    """An InsightFace pair file."""
-    embeddings: Folders = ()
-    """For task match, instead of images: a folder of embeddings, or as many as it was trained on."""
-    crop: float | Literal["as-trained", "none"] = "as-trained"
-    """How a folder's or archive's images are cut before resizing: a central fraction, as the training shards were,
-    or not at all. Shards and .bin files are taken as they are."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "EvalSet":
-        if sum(map(bool, (self.images, self.bin, self.embeddings))) != 1:
-            raise ValueError("give either images (with pairs) or bin" + (" or embeddings" if self.embeddings else ""))
-        return self
-
-
-class EvalConfig(Section):
-    sets: dict[str, EvalSet] = Field(default_factory=dict)
-    """Name -> pairs. The name prefixes the metrics: lfw/acc. null takes a set of an earlier file away."""
-    every_epochs: float | None = Field(default=1.0, gt=0)
-    """null: only at the end."""
-    best_metric: str | None = None
-    """Which metric chooses the best checkpoint, e.g. lfw/acc or val/tar_1e-3; null: the last is the best."""
-    patience: int | None = Field(default=None, gt=0)
-    """Stop after so many evaluations without a better best_metric; null: never."""
-    flip: Literal["none", "sum", "concat"] = "none"
-    """Also embed the mirrored image, and add or append its embedding."""
-    centre: bool = False
-    """Subtract the mean embedding of the other folds before comparing."""
-    batch_size: int = Field(default=128, gt=0)
-    seed: int = 0
-    """Of the sampled pairs."""
-
-    @field_validator("sets", mode="before")
-    @classmethod
-    def _without_those_taken_away(cls, sets: Any) -> Any:
-        return {name: pairs for name, pairs in sets.items() if pairs is not None} if isinstance(sets, dict) else sets
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "EvalConfig":
-        if self.patience and not self.best_metric:
-            raise ValueError("patience needs best_metric")
-        if self.best_metric and self.best_metric.split("/")[0] not in self.sets:
-            raise ValueError(
-                f"best_metric {self.best_metric!r} names no set of eval.sets ({', '.join(self.sets) or 'none'})"
-            )
         return self
 
 

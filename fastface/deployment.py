@@ -11,8 +11,9 @@ from torch import nn
 
 from fastface import checkpoint
 from fastface.card import Card
-from fastface.config import EvalSet, RunConfig
+from fastface.config import RunConfig
 from fastface.data.image_sets import ShardImages
+from fastface.eval_settings import EvalSet
 from fastface.evaluation import Result, unit
 from fastface.evaluators import PairSet, evaluate_on, open_pairs
 from fastface.match_export import ExportedMatcher, export_matcher

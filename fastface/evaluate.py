@@ -4,8 +4,10 @@
 --images SHARDS [--pairs 100000]        pairs sampled from the labels, half genuine, half impostor
 --bin FILE                              an InsightFace pair file
 --protocol templates --images DIR --templates FILE --template-pairs FILE    IJB-A, IJB-B, IJB-C, YouTube Faces
---protocol match --embeddings FOLDER --pairs FILE    of a RUN of task match, with the plain cosine beside it
---protocol identification --embeddings FOLDER    1:N, without a RUN: a gallery drawn from a folder of tools/embed.py
+--protocol match --embeddings FOLDER --pairs FILE      a run of task match, with the plain cosine beside it
+Without --checkpoint, on a folder that tools/embed.py made:
+--protocol identification --embeddings FOLDER          1:N, in a gallery drawn from the folder
+--protocol all-pairs --embeddings FOLDER               every pair there is, counted exactly; also under torchrun
 """
 
 import argparse
@@ -19,22 +21,33 @@ class Protocol(NamedTuple):
     module: str
     function: str
     options: tuple[str, ...]  # those that have a meaning there
+    needed: str
 
 
 IMAGES = ("checkpoint", "images", "crop", "flip", "compat", "det", "batch_size", "device", "out")
 PAIRS = ("pairs", "bin", "against", "baselines", "attributes", "at_fmr", "seed", "report")
 TEMPLATES = ("embeddings", "templates", "template_pairs", "detector_scores", "norm")
-GALLERY = ("gallery_images", "template", "unenrolled", "distractors", "index", "candidates", "rank", "targets")
+GALLERY = ("gallery_images", "template", "unenrolled", "distractors", "index", "candidates", "rank")
 PROTOCOLS = {
-    "pairs": Protocol("fastface.assessment", "assess", (*IMAGES, *PAIRS)),
-    "templates": Protocol("fastface.template_assessment", "assess_templates", (*IMAGES, *TEMPLATES)),
+    "pairs": Protocol("fastface.assessment", "assess", (*IMAGES, *PAIRS), "checkpoint"),
+    "templates": Protocol("fastface.template_assessment", "assess_templates", (*IMAGES, *TEMPLATES), "templates"),
     "match": Protocol(
         "fastface.matching",
         "assess_matcher",
-        ("checkpoint", "embeddings", "more_embeddings", "pairs", "seed", "device", "out"),
+        ("checkpoint", "embeddings", "pairs", "seed", "device", "out"),
+        "checkpoint",
     ),
     "identification": Protocol(
-        "fastface.identification", "assess_identification", ("embeddings", *GALLERY, "seed", "device", "out")
+        "fastface.identification",
+        "assess_identification",
+        ("embeddings", *GALLERY, "targets", "seed", "device", "out"),
+        "embeddings",
+    ),
+    "all-pairs": Protocol(
+        "fastface.assessment_all",
+        "assess_all",
+        ("embeddings", "targets", "precision", "state", "device", "out"),
+        "embeddings",
     ),
 }
 
@@ -47,16 +60,22 @@ def main() -> int:
     for option in sorted(options.keys() - set(protocol.options)):
         if options.pop(option) != parser.get_default(option):
             parser.error(f"--{option.replace('_', '-')} has no meaning with --protocol {name}")
-    checkpoint, embeddings = ("checkpoint",), ("embeddings",)
-    needed = {"pairs": checkpoint, "match": checkpoint + embeddings, "identification": embeddings}.get(name, ())
-    for option in needed:
-        if options[option] is None:
-            parser.error(f"--protocol {name} needs --{option}")
+    if not options[protocol.needed]:
+        parser.error(f"--protocol {name} needs --{protocol.needed}")
+    if "embeddings" in options and name != "match":  # which compares those of several models
+        if len(options["embeddings"]) > 1:
+            parser.error(f"--protocol {name} takes one --embeddings")
+        options["embeddings"] = next(iter(options["embeddings"]), None)
+    if "checkpoint" in options:
+        options["model"] = options.pop("checkpoint")
     try:
         print(getattr(importlib.import_module(protocol.module), protocol.function)(**options))
     except (ValueError, OSError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as stop:
+        print(f"evaluate.py: {stop or 'stopped'}", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -65,10 +84,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", type=Path, metavar="RUN", help="run or step folder, or an .onnx file")
     parser.add_argument("--protocol", choices=tuple(PROTOCOLS), default="pairs")
     parser.add_argument("--images", type=Path, help="shard set, folder or .tar of images")
-    parser.add_argument("--embeddings", type=Path, metavar="FOLDER", help="of tools/embed.py; for templates also .npy")
     parser.add_argument(
-        "--more-embeddings", type=Path, nargs="+", default=[], metavar="FOLDER", help="match: of its further models"
+        "--embeddings", type=Path, nargs="+", default=(), metavar="FOLDER", help="of embed.py; for templates also .npy"
     )
+    parser.add_argument("--pairs", default="100000", help="pairs file, or how many to sample (default: 100000)")
     parser.add_argument("--crop", default="as-trained", help="as-trained (default), none, or a central fraction")
     parser.add_argument(
         "--flip", choices=("none", "sum", "concat"), help="use of the mirrored image (default: the model's)"
@@ -79,19 +98,22 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="folder for metrics.json and pictures (default: RUN/eval)")
+    absent = argparse.SUPPRESS  # each protocol has a default of its own
+    parser.add_argument(
+        "--targets", type=rates, default=absent, metavar="RATES", help="FMRs or FPIRs of thresholds, such as 1e-2,1e-3"
+    )
 
     pairs = parser.add_argument_group("--protocol pairs")
-    pairs.add_argument("--pairs", default="100000", help="pairs file, or how many to sample (default: 100000)")
     pairs.add_argument("--bin", type=Path, help="InsightFace .bin pair file")
     pairs.add_argument(
         "--against", type=Path, nargs="+", default=(), metavar="RUN", help="other models, compared on the same pairs"
     )
-    pairs.add_argument("--report", type=Path, metavar="DIR", help="also write DIR/report.html, with the worst errors")
     pairs.add_argument("--baselines", action="store_true", help="also score the untrained network and raw pixels")
     pairs.add_argument(
         "--attributes", type=Path, metavar="FILE", help="csv (name, then attributes) of images or persons"
     )
     pairs.add_argument("--at-fmr", type=float, default=1e-2, help="false match rate of the groups' one threshold")
+    pairs.add_argument("--report", type=Path, metavar="DIR", help="also write DIR/report.html, with the worst errors")
 
     templates = parser.add_argument_group("--protocol templates")
     templates.add_argument(
@@ -113,9 +135,12 @@ def build_parser() -> argparse.ArgumentParser:
     searches.add_argument("--index", choices=("flat", "ivf", "hnsw", "pq"), default="flat", help="flat is exact")
     searches.add_argument("--candidates", type=int, default=50, help="ranks that are counted (default: 50)")
     searches.add_argument("--rank", type=int, default=1, help="within which TPIR wants the mate (default: 1)")
-    searches.add_argument(
-        "--targets", type=rates, default=argparse.SUPPRESS, metavar="RATES", help="FPIRs, such as 1e-2,1e-3"
+
+    every = parser.add_argument_group("--protocol all-pairs")
+    every.add_argument(
+        "--precision", choices=("float32", "half"), default="float32", help="of products; counts are exact with both"
     )
+    every.add_argument("--state", type=Path, metavar="FOLDER", help="keep counts there, and go on from them")
     return parser
 
 

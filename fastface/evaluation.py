@@ -53,6 +53,7 @@ class Result:
     persons: np.ndarray | None = None  # int64 [2, P] from 0 on; None where unknown
     ids: np.ndarray | None = None  # int64 [M], the distinct pictures of the pairs; None where templates are compared
     rows: np.ndarray | None = None  # float32 [M, D], their embeddings, NaN where one failed
+    folds: np.ndarray | None = None  # int16 [P]
 
 
 def evaluate_pairs(
@@ -123,7 +124,9 @@ def evaluate_pairs(
     }
     with np.errstate(invalid="ignore"):  # a failure, NaN, is accepted at no threshold
         accepted = scores.astype(np.float64) >= np.array(found.details["accuracy"]["thresholds"])[folds]
-    return Result(found.metrics, details, scores, np.asarray(pairs.same, dtype=bool), accepted, persons, ids, rows)
+    return Result(
+        found.metrics, details, scores, np.asarray(pairs.same, dtype=bool), accepted, persons, ids, rows, folds
+    )
 
 
 def embed_images(

@@ -10,11 +10,11 @@ from torch import nn
 
 from fastface import dist
 from fastface.card import Card, MatchCard
-from fastface.config import EvalConfig, EvalSet
 from fastface.data.image_sets import BytesImages, FileImages, ImageSet, ShardImages, open_images
 from fastface.data.images import ImageSpec
 from fastface.data.index import Index
 from fastface.data.sources.bin import read_bin
+from fastface.eval_settings import EvalConfig, EvalSet
 from fastface.evaluation import Embed, Result, evaluate_pairs
 from fastface.match_evaluation import MatchEvaluators
 from fastface.metrics.folds import Pairs

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from fastface import dist
-from fastface.config import EvalConfig, EvalSet
 from fastface.data.embedding_index import EmbeddingIndex, whole_rows
+from fastface.eval_settings import EvalConfig, EvalSet
 from fastface.evaluation import Result
 from fastface.metrics.dependence import persons_of_pairs
 from fastface.metrics.folds import Pairs, make_folds

@@ -10,7 +10,8 @@ import torch
 
 from fastface import checkpoint
 from fastface.card import MatchCard
-from fastface.config import EvalSet, RunConfig
+from fastface.config import RunConfig
+from fastface.eval_settings import EvalSet
 from fastface.match_evaluation import EmbeddingPairs, module_score, open_embedding_pairs, score_pairs
 from fastface.matching import comparator_of, onnx_score
 from fastface.metrics.dependence import persons_of_pairs

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastface import checkpoint
 from fastface.card import MatchCard, Threshold
-from fastface.checkpoint import Checkpoint, write_json
-from fastface.config import EvalSet, RunConfig
+from fastface.config import RunConfig
+from fastface.eval_settings import EvalSet
 from fastface.evaluation import Result
 from fastface.match_evaluation import (
     EmbeddingPairs,
@@ -66,7 +67,7 @@ def load_matcher(model: str | Path, *, device: str = "cpu") -> LoadedMatcher:
     return LoadedMatcher(module_score(network, device), card, str(saved.path))
 
 
-def comparator_of(saved: Checkpoint) -> tuple[Comparator, MatchCard]:
+def comparator_of(saved: checkpoint.Checkpoint) -> tuple[Comparator, MatchCard]:
     """Build what ships of a checkpoint of task match, and its card."""
     if saved.state["card"].get("kind") != "match":
         raise ValueError(f"{saved.path} embeds images: what compares embeddings is a run of task match")
@@ -94,26 +95,23 @@ def onnx_score(path: Path) -> Score:
 
 
 def assess_matcher(
-    checkpoint: Path,
+    model: Path,
     *,
-    embeddings: Path,
+    embeddings: Sequence[Path],
     pairs: str,
-    more_embeddings: Sequence[Path] = (),
     seed: int = 0,
     device: str = "cpu",
     out: Path | None = None,
 ) -> str:
     """Evaluate on pairs of embeddings, the cosine beside it, and write everything down; return what to print."""
-    loaded = load_matcher(checkpoint, device=device)
-    settings = EvalSet(
-        embeddings=(embeddings, *more_embeddings), pairs=int(pairs) if pairs.isdecimal() else Path(pairs)
-    )
+    loaded = load_matcher(model, device=device)
+    settings = EvalSet(embeddings=tuple(embeddings), pairs=int(pairs) if pairs.isdecimal() else Path(pairs))
     opened = open_embedding_pairs(settings, loaded.card.embedding_sizes, seed=seed)
     scores = {"match": score_pairs(opened, loaded.score), **cosine_scores(opened)}
     results = {name: figures_of(opened, values) for name, values in scores.items()}
-    folder = out or _folder_for(checkpoint) / "eval" / _name_of(embeddings, pairs)
+    folder = out or _folder_for(model) / "eval" / _name_of(embeddings, pairs)
     lines = [f"{loaded.origin} on {opened.about}", "", format_report(results), ""]
-    content: dict[str, object] = {"model": str(checkpoint), "pairs": opened.about}
+    content: dict[str, object] = {"model": str(model), "pairs": opened.about}
     llrs: dict[str, np.ndarray] = {}
     for name, result in results.items():
         against = [] if name == "match" else drops(result.scores, scores["match"], result.same, _folds(opened))
@@ -130,7 +128,7 @@ def assess_matcher(
         }
     lines += at_card_thresholds(loaded.card.thresholds, results["match"])
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "metrics.json", content)
+    checkpoint.write_json(folder / "metrics.json", content)
     write_pairs(folder / "pairs.csv", opened.pairs, opened.index.name)
     curves = {name: (r.scores, r.same) for name, r in results.items()}
     verification_picture(folder / "verification.png", curves)
@@ -206,5 +204,5 @@ def _folder_for(model: Path) -> Path:
     return model if (model / "checkpoints").is_dir() else model.parent.parent
 
 
-def _name_of(embeddings: Path, pairs: str) -> str:
-    return embeddings.stem if pairs.isdecimal() else f"{embeddings.stem}-{Path(pairs).stem}"
+def _name_of(embeddings: Sequence[Path], pairs: str) -> str:
+    return embeddings[0].stem if pairs.isdecimal() else f"{embeddings[0].stem}-{Path(pairs).stem}"

@@ -13,6 +13,8 @@ from fastface.data.headers import Rejected
 from fastface.data.image_sets import ImageSet
 from fastface.evaluation import Result
 from fastface.evaluators import PairSet
+from fastface.metrics.calibration import cllr, ece, held_out_llrs, min_cllr
+from fastface.metrics.calibration_picture import calibration_picture
 from fastface.metrics.curve import RULE_OF_THIRTY, curve, equal_error
 from fastface.metrics.page import (
     Face,
@@ -58,12 +60,17 @@ def write_report(
         section("Curves and scores", picture(file_uri(curves), "ROC, scores, DET")),
         _thresholds(results),
         *_breakdowns(results),
+        *_calibration(path.with_name("calibration.png"), results),
     ]
     for name, result in results.items():
         if name not in origins:  # of a baseline the figures are enough
             continue
         about = f": {name}" if len(origins) > 1 else ""
-        parts.append(_errors(f"Worst errors{about}", opened[name], result))
+        parts.append(section(f"Worst errors{about}", *errors(opened[name], result.scores, result.same)))
+        failed = result.details["failed_images"]
+        if failed["number"]:
+            listed = table(["image", "reason"], [[entry["name"], entry["reason"]] for entry in failed["first"]])
+            parts.append(section(f"Images that failed{about}: {failed['number']:,}", listed))
         if result.rows is not None and result.ids is not None:
             near = _neighbours(opened[name].images, result.ids, result.rows)
             parts.append(section(f"Nearest neighbours{about}", *near))
@@ -133,13 +140,13 @@ def _thresholds(results: Mapping[str, Result]) -> Html:
     return section("Thresholds", paragraph(about), table(header, lines))
 
 
-def _errors(title: str, opened: PairSet, result: Result) -> Html:
+def errors(opened: PairSet, scores: np.ndarray, same: np.ndarray) -> list[Html]:
     """Show the impostors that score highest and the genuine pairs that score lowest, wrong at the EER's threshold."""
-    scores, same = result.scores, result.same
-    finite = np.isfinite(scores)
-    threshold = equal_error(curve(scores, same))[1] if same.any() and not same.all() else 0.0
-    wrong = np.flatnonzero(finite & ~same & (scores >= threshold))
-    missed = np.flatnonzero(finite & same & (scores < threshold))
+    if same.all() or not same.any():
+        return [paragraph("The pairs are all of one kind: there is no threshold to be wrong at.")]
+    threshold = equal_error(curve(scores, same))[1]
+    wrong = np.flatnonzero(np.isfinite(scores) & ~same & (scores >= threshold))
+    missed = np.flatnonzero(np.isfinite(scores) & same & (scores < threshold))
     parts = [paragraph(f"At the threshold of equal rates, {threshold:.4f}.")]
     for kind, chosen, total in (
         ("False accepts, the most alike first", wrong[np.argsort(-scores[wrong], kind="stable")], int((~same).sum())),
@@ -147,11 +154,7 @@ def _errors(title: str, opened: PairSet, result: Result) -> Html:
     ):
         parts.append(heading(f"{kind}: {len(chosen):,} of {total:,}"))
         parts.append(findings(_pair(opened, i, float(scores[i])) for i in chosen[:MOST_PAIRS].tolist()))
-    failed = result.details.get("failed_images", {}).get("first", [])
-    if failed:
-        listed = table(["image", "reason"], [[entry["name"], entry["reason"]] for entry in failed])
-        parts += [heading(f"Images that failed: {result.details['failed_images']['number']:,}"), listed]
-    return section(title, *parts)
+    return parts
 
 
 def _pair(opened: PairSet, i: int, score: float) -> Html:
@@ -189,6 +192,28 @@ def _face(images: ImageSet, i: int, *, mark: str = "", caption: str = "") -> Fac
         return Face(jpeg_uri(images.load(i)), caption + name, mark)
     except (Rejected, OSError) as error:
         return Face("", f"{caption}{name}: {error}", mark)
+
+
+def _calibration(path: Path, results: Mapping[str, Result]) -> list[Html]:
+    """Draw how well probabilities fit that follow from each model's scores, each pair judged by the other folds."""
+    llrs = {}
+    for name, result in results.items():
+        if result.folds is not None and result.same.any() and not result.same.all():
+            llrs[name] = held_out_llrs(result.scores, result.same, result.folds), result.same
+    if not llrs:
+        return []
+    calibration_picture(path, llrs)
+    rows = []
+    for name, (ratios, same) in llrs.items():
+        there = np.isfinite(ratios)
+        least = min_cllr(results[name].scores[there], same[there])
+        rows.append([name, f"{cllr(ratios[there], same[there]):.4f}", f"{least:.4f}", f"{ece(ratios, same):.4f}"])
+    about = (
+        "Log-likelihood ratios by logistic regression on the other folds (Platt). Cllr: bits lost a decision, 1 without "
+        "information; the least is what the order of the scores allows. ECE: mean difference of stated and observed."
+    )
+    shown = table(["model", "Cllr", "least Cllr", "ECE"], rows)
+    return [section("Calibration", paragraph(about), shown, picture(file_uri(path), "calibration, and ratios"))]
 
 
 def _breakdowns(results: Mapping[str, Result]) -> list[Html]:

@@ -1,20 +1,9 @@
 """A part of the YAML -> checked, frozen values: what every section of the configuration is."""
 
-from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
     """A part of the YAML: unknown keys and wrong types are refused, values never change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
-
-
-def _as_several(value: Any) -> Any:
-    """Take one path for a list of one."""
-    return (value,) if isinstance(value, str | Path) else tuple(value) if isinstance(value, list) else value
-
-
-Folders = Annotated[tuple[Path, ...], BeforeValidator(_as_several)]  # one folder, or a list of them

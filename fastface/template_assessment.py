@@ -27,7 +27,7 @@ FOLDERS = "folders"  # in place of a file: each folder of images is a template
 
 
 def assess_templates(
-    checkpoint: Path | None,
+    model: Path | None,
     *,
     images: Path | None,
     embeddings: Path | None,
@@ -53,13 +53,13 @@ def assess_templates(
     """
     if not templates or len(templates) != len(template_pairs):
         raise ValueError("give --templates and --template-pairs: a file each, or equally many, one for each split")
-    if (embeddings is None) == (checkpoint is None or images is None):
+    if (embeddings is None) == (model is None or images is None):
         raise ValueError("give --checkpoint RUN and --images DIR_OR_SHARDS, or --embeddings FILE.npy")
     if embeddings is not None and out is None:
         raise ValueError("--embeddings needs --out, the folder for metrics.json and verification.png")
     if compat == "insightface":
         raise ValueError("--compat insightface is for pairs; for templates there is --compat ijb-insightface")
-    source = None if checkpoint is None or images is None else _Source(checkpoint, images, device, crop, flip)
+    source = None if model is None or images is None else _Source(model, images, device, crop, flip)
     parts = []
     for listed, compared in zip(templates, template_pairs, strict=True):
         if listed != FOLDERS:
@@ -79,8 +79,8 @@ def assess_templates(
     found, scores = template_figures(rows, joined, pairs, keep_norm=norm == "keep", compat=compat)
     result = Result(found.metrics, found.details, scores, pairs.same)
     if out is None:
-        assert checkpoint is not None
-        out = run_folder_of(checkpoint) / "eval" / Path(template_pairs[0]).stem
+        assert model is not None
+        out = run_folder_of(model) / "eval" / Path(template_pairs[0]).stem
     _write(out, result, origin, [*map(str, templates), *map(str, template_pairs)], det=det)
     lines = [f"{origin} on templates of {', '.join(map(str, templates))}", "", format_report({"model": result})]
     return "\n".join([*lines, "", format_templates(result.details), f"written: {out}/metrics.json, verification.png"])
@@ -89,8 +89,8 @@ def assess_templates(
 class _Source:
     """A model and the images that it embeds."""
 
-    def __init__(self, checkpoint: Path, images: Path, device: str, crop: str, flip: str | None) -> None:
-        self.embedder = load_embedder(checkpoint, device=device)
+    def __init__(self, model: Path, images: Path, device: str, crop: str, flip: str | None) -> None:
+        self.embedder = load_embedder(model, device=device)
         card = self.embedder.card
         if flip:
             card = self.embedder.card = card.model_copy(update={"flip": flip})

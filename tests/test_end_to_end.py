@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,11 @@ from fastface.card import Card
 from fastface.data.index import Index
 from fastface.data.shards import ShardReader
 from fastface.deployment import export
+from fastface.eval_settings import EvalSet
+from fastface.evaluators import open_pairs
 from fastface.foreign import import_weights
+from fastface.metrics.curve import curve, equal_error
+from fastface.pair_report import errors
 from fastface.predictor import find_checkpoint, load_embedder
 from fastface.verifier import Verifier
 from tests.data.shard_sets import make_set
@@ -85,7 +90,7 @@ def test_the_report_has_baselines_and_files(run: Path, shards: Path, tmp_path: P
     persons = sorted({os.path.dirname(name) for name in map(Index.open(shards).name, range(72))})
     table = tmp_path / "attributes.csv"
     table.write_text("name,half\n" + "".join(f"{person},{k % 2}\n" for k, person in enumerate(persons)) + "Eve,1\n")
-    options = {"images": shards, "baselines": True, "det": True, "against": run, "attributes": table, "at_fmr": 0.1}
+    options = {"images": shards, "baselines": True, "det": True, "against": [run], "attributes": table, "at_fmr": 0.1}
     text = assess(run, **{**OPTIONS, **options, "out": tmp_path})
     for word in ("trained", "untrained", "raw pixels", "TAR at FAR", "FNMR at FMR", "accuracy", "impostor"):
         assert word in text
@@ -99,6 +104,38 @@ def test_the_report_has_baselines_and_files(run: Path, shards: Path, tmp_path: P
     assert 0.4 < figures["raw pixels"]["metrics"]["auc"] < 0.7  # random pictures: nobody looks like himself
     assert (tmp_path / "verification.png").read_bytes()[:4] == b"\x89PNG"
     assert (tmp_path / "pairs.csv").read_text().startswith("a,b,same,fold\n")
+
+
+def test_the_page_shows_figures_and_the_faces_behind_them(run: Path, shards: Path, tmp_path: Path) -> None:
+    options = {**OPTIONS, "images": shards, "baselines": True, "against": [run], "report": tmp_path / "page"}
+    text = assess(run, **options)
+    assert f"a page to look at: {tmp_path / 'page' / 'report.html'}" in text
+    page = (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
+    figures = json.loads((tmp_path / "page" / "metrics.json").read_text())
+    for name in ("trained", "untrained", "raw pixels"):
+        assert f"{figures[name]['metrics']['acc']:.4f}" in page
+    titles = ("Figures", "Differences", "Curves and scores", "Thresholds", "Calibration", "Worst errors: trained")
+    for title in (*titles, "Nearest neighbours: trained", f"Worst errors: against {run.name}"):
+        assert f"<h2>{title}</h2>" in page
+    assert "Worst errors: raw pixels" not in page
+    assert page.count("data:image/jpeg") > 20  # faces
+    assert page.count("data:image/png") == 2  # curves, calibration
+    assert 'src="http' not in page
+    assert "<script" not in page
+
+
+def test_the_page_lists_errors_in_their_order(run: Path, shards: Path) -> None:
+    """By a loop: impostors at or above the threshold of equal rates, the highest first."""
+    opened = open_pairs(EvalSet(images=shards, pairs=60), load_embedder(run).card)
+    same, scores = opened.pairs.same, np.random.default_rng(0).normal(size=len(opened.pairs.same)).astype(np.float32)
+    scores[:3] = np.nan
+    found = str(errors(opened, scores, same))
+    threshold = equal_error(curve(scores, same))[1]
+    wrong = sorted((float(s) for s, g in zip(scores, same, strict=True) if not g and s >= threshold), reverse=True)
+    missed = sorted(float(s) for s, g in zip(scores, same, strict=True) if g and s < threshold)
+    shown = [float(text) for text in re.findall(r'class="finding"><p>(-?[0-9.]+)</p>', found)]
+    assert shown == pytest.approx([*wrong[:12], *missed[:12]], abs=5e-5)
+    assert f"False accepts, the most alike first: {len(wrong)} of {int((~same).sum())}" in found
 
 
 def test_export_agrees_is_calibrated_and_verifies(run: Path, shards: Path, tmp_path: Path) -> None:

@@ -16,45 +16,28 @@ ENTRIES = ("train", "evaluate", "export", "verify")
 
 # Floors of the house, ground first. A module imports from its own floor or a lower one.
 FLOORS = [
-    {"section", "plan_settings", "task_settings", "dist", "durable", "spelling", "timing", "collapse", "log"},
+    {
+        "section",
+        "plan_settings",
+        "task_settings",
+        "eval_settings",
+        "dist",
+        "durable",
+        "spelling",
+        "timing",
+        "collapse",
+        "log",
+    },
     {"data"},
     {"config"},  # lists what data can do: operators bring their own settings
     {"collect", "losses", "models", "metrics", "mining", "card", "detection", "ema"},
     {"heads", "optim"},
     {"conversion"},
     {"tasks"},
-    {"command", "hardware", "checkpoint", "resharding", "restored", "predictor", "foreign", "evaluation", "evaluators"}
-    | {
-        "assessment",
-        "pair_report",
-        "deployment",
-        "advice",
-        "advice_facts",
-        "run",
-        "run_folder",
-        "run_picture",
-        "step",
-        "trainer",
-        "inherited",
-        "matching",
-        "match_evaluation",
-        "match_export",
-        "thresholds",
-        "verifier",
-        "template_assessment",
-        "embedding",
-        "embedding_progress",
-        "identification",
-        "miner",
-        "refresh",
-        "rehearsal",
-        "onnx_graph",
-        "quantisation",
-        "acceptance",
-        "narrowing",
-    },
+    # then the modules of fastface/ itself that are not named here: runs, what they leave, and what becomes of it
     set(ENTRIES),
 ]
+FLOORS.insert(-1, {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}.union(*FLOORS))
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 MAX_LINES = 300

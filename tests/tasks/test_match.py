@@ -129,7 +129,7 @@ def learned(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_learns_which_values_count_and_is_better_than_the_cosine_on_other_people(
     learned: Path, rows: Path, tmp_path: Path
 ) -> None:
-    text = assess_matcher(learned, embeddings=rows / "val", pairs="400", out=tmp_path)
+    text = assess_matcher(learned, embeddings=[rows / "val"], pairs="400", out=tmp_path)
     found = json.loads((tmp_path / "metrics.json").read_text())
     match, cosine = found["match"], found["cosine"]
     assert match["metrics"]["auc"] > cosine["metrics"]["auc"] + 0.05
@@ -176,7 +176,7 @@ def test_it_ships(learned: Path, made: ExportedMatcher, rows: Path, tmp_path: Pa
     report = made.report()
     assert "log-likelihood ratio =" in report
     assert "a guess" in report
-    again = assess_matcher(made.path, embeddings=rows / "val", pairs="200", out=tmp_path)
+    again = assess_matcher(made.path, embeddings=[rows / "val"], pairs="200", out=tmp_path)
     assert "at the card's threshold" in again
 
 
@@ -206,7 +206,7 @@ def test_each_tool_names_what_belongs_to_the_other(
     with pytest.raises(ValueError, match="compares embeddings, and takes no images"):
         Card.read(made.path.with_name("model.json"))
     with pytest.raises(ValueError, match=r"embeddings of 6 values, the matcher compares 8"):
-        assess_matcher(learned, embeddings=rows / "other", pairs="9", out=tmp_path)
+        assess_matcher(learned, embeddings=[rows / "other"], pairs="9", out=tmp_path)
 
 
 def test_other_embeddings_do_not_go_on(rows: Path, tmp_path: Path) -> None:
