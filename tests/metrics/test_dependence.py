@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from benchmarks.coverage import Population, coverage
+from benchmarks.interval_coverage import Population, coverage
 from fastface.metrics.dependence import (
     Errors,
     adjusted,
@@ -135,7 +135,7 @@ def test_persons_are_known_where_nothing_contradicts_them() -> None:
 
 
 def test_adjusted_intervals_hold_the_truth_where_independent_ones_miss_it() -> None:
-    """80 simulated tests: of 0.95 they leave 0.88 to 1 (3 standard errors); benchmarks/interval_coverage.py has more of them."""
+    """80 simulated tests: of 0.95 they leave 0.88 to 1 (3 standard errors)."""
     shares = coverage(Population(), 40, 10, 80, draw=False)
     for name, (plain, ours) in shares.items():
         assert plain is not None
