@@ -27,12 +27,12 @@ import torch  # noqa: E402
 from benchmarks.common import RESULTS, append, others_s  # noqa: E402
 from benchmarks.report import circumstances  # noqa: E402
 from fastface.card import Card  # noqa: E402
-from fastface.deployment import write_onnx  # noqa: E402
 from fastface.evaluation import unit  # noqa: E402
 from fastface.models import build_backbone  # noqa: E402
-from fastface.onnx_graph import seal  # noqa: E402
 from fastface.predictor import Embedder, module_embedder, open_onnx  # noqa: E402
-from fastface.quantisation import to_fp16, to_int8  # noqa: E402
+from fastface.ship.export import write_onnx  # noqa: E402
+from fastface.ship.onnx_graph import seal  # noqa: E402
+from fastface.ship.quantisation import to_fp16, to_int8  # noqa: E402
 
 BASE = "torch"
 LEAST = {"onnxruntime fp32": 0.99999, "onnxruntime fp16": 0.999, "onnxruntime int8": 0.9}

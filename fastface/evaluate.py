@@ -29,22 +29,22 @@ PAIRS = ("pairs", "bin", "against", "baselines", "attributes", "at_fmr", "seed",
 TEMPLATES = ("embeddings", "templates", "template_pairs", "detector_scores", "norm")
 GALLERY = ("gallery_images", "template", "unenrolled", "distractors", "index", "candidates", "rank")
 PROTOCOLS = {
-    "pairs": Protocol("fastface.assessment", "assess", (*IMAGES, *PAIRS), "checkpoint"),
-    "templates": Protocol("fastface.template_assessment", "assess_templates", (*IMAGES, *TEMPLATES), "templates"),
+    "pairs": Protocol("fastface.assess.pairs", "assess", (*IMAGES, *PAIRS), "checkpoint"),
+    "templates": Protocol("fastface.assess.templates", "assess_templates", (*IMAGES, *TEMPLATES), "templates"),
     "match": Protocol(
-        "fastface.matching",
+        "fastface.assess.match",
         "assess_matcher",
         ("checkpoint", "embeddings", "pairs", "seed", "device", "out"),
         "checkpoint",
     ),
     "identification": Protocol(
-        "fastface.identification",
+        "fastface.assess.identification",
         "assess_identification",
         ("embeddings", *GALLERY, "targets", "seed", "device", "out"),
         "embeddings",
     ),
     "all-pairs": Protocol(
-        "fastface.assessment_all",
+        "fastface.assess.all_pairs",
         "assess_all",
         ("embeddings", "targets", "precision", "state", "checkpoint", "images", "batch_size", "device", "out"),
     ),

@@ -51,7 +51,7 @@ def main() -> int:
     )
     parser.add_argument("--int8-samples", type=int, metavar="N", help="how many of them (default: 256)")
     options = parser.parse_args()
-    from fastface.narrowing import export_all
+    from fastface.ship.narrowing import export_all
 
     given = {key: value for key, value in vars(options).items() if key in _OPTIONAL and value is not None}
     try:

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastface.assess.match import LoadedMatcher, load_matcher
 from fastface.card import Calibration, Threshold
 from fastface.data.images import ImageSpec, load_rgb
-from fastface.matching import LoadedMatcher, load_matcher
 from fastface.metrics.scores import unit
 from fastface.predictor import load_embedder
 

@@ -10,9 +10,9 @@ import torch
 
 from fastface.card import Card
 from fastface.command import Command, load_config
-from fastface.deployment import export
 from fastface.predictor import find_checkpoint, load_backbone_from, load_embedder, load_network
 from fastface.run import build_run
+from fastface.ship.export import export
 from tests.training import assert_same_bits, run_here, weights, write_people, write_task
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)

@@ -12,17 +12,17 @@ import numpy as np
 import onnx
 import pytest
 
-from fastface.assessment import assess
+from fastface.assess.page import errors
+from fastface.assess.pairs import assess
 from fastface.card import Card
 from fastface.data.index import Index
 from fastface.data.shards import ShardReader
-from fastface.deployment import export
 from fastface.eval_settings import EvalSet
 from fastface.evaluators import open_pairs
 from fastface.foreign import import_weights
 from fastface.metrics.curve import curve, equal_error
-from fastface.pair_report import errors
 from fastface.predictor import find_checkpoint, load_embedder
+from fastface.ship.export import export
 from fastface.verifier import Verifier
 from tests.data.shard_sets import make_set
 from tests.training import ROOT, environment, log_lines, run_here, write_config

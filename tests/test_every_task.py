@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fastface import checkpoint, trainer
-from fastface.deployment import TOLERANCE, export
 from fastface.predictor import load_embedder, load_network
+from fastface.ship.export import TOLERANCE, export
 from tests.training import assert_same_bits, cut_back, log_lines, losses, run_here, weights, write_people, write_task
 
 STEPS, MIDDLE = 12, 8

@@ -37,7 +37,7 @@ FLOORS = [
     # then the modules of fastface/ itself that are not named here: runs, what they leave, and what becomes of it
     set(ENTRIES),
 ]
-FLOORS.insert(-1, {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}.union(*FLOORS))
+FLOORS.insert(-1, {"assess", "ship"} | {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}.union(*FLOORS))
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 MAX_LINES = 300

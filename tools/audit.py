@@ -9,8 +9,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone need not be installed
 
 from fastface.mining.audit import BITS, CORRELATION, audit
-from fastface.mining.audit_quality import Limits
-from fastface.mining.audit_scores import Thresholds
+from fastface.mining.audit.quality import Limits
+from fastface.mining.audit.scores import Thresholds
 
 EPILOG = """\
 examples:

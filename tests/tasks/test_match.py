@@ -11,16 +11,16 @@ import pytest
 import torch
 import yaml
 
+from fastface.assess.match import assess_matcher, load_matcher
 from fastface.card import Card, MatchCard
 from fastface.command import load_config
 from fastface.data.batch import Batch
 from fastface.data.embedding_index import EmbeddingIndex
 from fastface.data.plans.neighbours import write_neighbours
-from fastface.deployment import export
-from fastface.match_export import ExportedMatcher, calibration_pairs
-from fastface.matching import assess_matcher, load_matcher
 from fastface.models.matcher import Matcher
 from fastface.predictor import find_checkpoint, load_embedder
+from fastface.ship.export import export
+from fastface.ship.match_export import ExportedMatcher, calibration_pairs
 from fastface.tasks.match import Match
 from tests.embedded import write_rows
 from tests.training import assert_same_bits, cut_back, log_lines, losses, run_here, weights

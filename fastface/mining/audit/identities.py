@@ -10,7 +10,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 from tqdm import tqdm
 
-from fastface.mining.audit_scores import Space, Thresholds, chunks
+from fastface.mining.audit.scores import Space, Thresholds, chunks
 from fastface.mining.search import Search
 
 NEIGHBOURS = 10  # identities looked at for each image and identity

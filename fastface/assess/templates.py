@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from fastface import checkpoint
-from fastface.assessment import run_folder_of
+from fastface.assess.pairs import run_folder_of
 from fastface.data.image_sets import ShardImages, open_images
 from fastface.data.images import ImageSpec
 from fastface.evaluation import Result, embed_images, format_report

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fastface import evaluate
+from fastface.assess.identification import assess_identification
 from fastface.data.embeddings import write_embeddings
-from fastface.identification import assess_identification
 from fastface.mining.gallery import draw_gallery
 
 MODEL = {"sha256": "a" * 64, "flip": "none", "centre": False}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastface import checkpoint
+from fastface.assess.page import write_report
 from fastface.card import Card
 from fastface.eval_settings import EvalSet
 from fastface.evaluation import Embed, Result, format_report, raw_pixels
@@ -19,7 +20,6 @@ from fastface.metrics.comparison import compare, format_comparison
 from fastface.metrics.curve import calibrate
 from fastface.metrics.pairs import write_pairs
 from fastface.metrics.pictures import verification_picture
-from fastface.pair_report import write_report
 from fastface.predictor import find_checkpoint, load_embedder, load_network, module_embedder
 
 

@@ -14,9 +14,9 @@ import numpy as np
 from fastface.data.embeddings import Embeddings, open_embeddings
 from fastface.data.index import Index
 from fastface.durable import write_durably
-from fastface.mining.audit_copies import Copies, find_copies
-from fastface.mining.audit_findings import Finding, Place
-from fastface.mining.audit_identities import (
+from fastface.mining.audit.copies import Copies, find_copies
+from fastface.mining.audit.findings import Finding, Place
+from fastface.mining.audit.identities import (
     Compared,
     alike_images,
     clusters,
@@ -29,10 +29,10 @@ from fastface.mining.audit_identities import (
     search_over,
     shared_people,
 )
-from fastface.mining.audit_pixels import Looks, look_at
-from fastface.mining.audit_quality import choose_limits, outliers
-from fastface.mining.audit_report import Audited, Report, write_report
-from fastface.mining.audit_scores import (
+from fastface.mining.audit.pixels import Looks, look_at
+from fastface.mining.audit.quality import choose_limits, outliers
+from fastface.mining.audit.report import Audited, Report, write_report
+from fastface.mining.audit.scores import (
     Space,
     Thresholds,
     choose_thresholds,

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 
 from fastface import checkpoint
+from fastface.assess.match import comparator_of, onnx_score
 from fastface.card import MatchCard
 from fastface.config import RunConfig
 from fastface.eval_settings import EvalSet
 from fastface.match_evaluation import EmbeddingPairs, module_score, open_embedding_pairs, score_pairs
-from fastface.matching import comparator_of, onnx_score
 from fastface.metrics.dependence import persons_of_pairs
-from fastface.onnx_graph import write_graph
-from fastface.thresholds import Evidence, decide, describe_evidence, pairs_digest, sha256_of
+from fastface.ship.onnx_graph import write_graph
+from fastface.ship.thresholds import Evidence, decide, describe_evidence, pairs_digest, sha256_of
 
 TOLERANCE = 1e-4
 """Largest accepted difference of a log-odds relative to the largest, torch against onnxruntime, both float32."""

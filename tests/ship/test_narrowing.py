@@ -12,19 +12,19 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
-from fastface import narrowing
 from fastface.card import Card
 from fastface.config import RunConfig
 from fastface.data.image_sets import open_images
-from fastface.deployment import Exported, calibration_pairs
 from fastface.evaluation import unit
 from fastface.evaluators import evaluate_on
 from fastface.export import main
 from fastface.metrics.verification import calibrate
-from fastface.narrowing import Exports, export_all
-from fastface.onnx_graph import OPSET, opset_of, spell_out_prelu
 from fastface.predictor import find_checkpoint, load_embedder
-from fastface.quantisation import draw_images, to_int8
+from fastface.ship import narrowing
+from fastface.ship.export import Exported, calibration_pairs
+from fastface.ship.narrowing import Exports, export_all
+from fastface.ship.onnx_graph import OPSET, opset_of, spell_out_prelu
+from fastface.ship.quantisation import draw_images, to_int8
 from fastface.verifier import Verifier
 from tests.training import run_here, write_config, write_people
 

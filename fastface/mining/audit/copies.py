@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fastface.data.index import Index
-from fastface.mining.audit_duplicates import (
+from fastface.mining.audit.duplicates import (
     Pairs,
     correlation,
     detail,
@@ -23,8 +23,8 @@ from fastface.mining.audit_duplicates import (
     propose,
     thumbnail_correlation,
 )
-from fastface.mining.audit_findings import Place
-from fastface.mining.audit_pixels import Looks, open_reader, read_image
+from fastface.mining.audit.findings import Place
+from fastface.mining.audit.pixels import Looks, open_reader, read_image
 
 THUMBNAILS = 0.85  # least correlation of the thumbnails of pictures that are decoded and compared
 PLAIN = 5.0  # grey levels of contrast below which a picture is all one colour, and like any other such

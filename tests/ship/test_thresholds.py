@@ -13,7 +13,7 @@ from fastface.metrics.curve import calibrate
 from fastface.metrics.dependence import rate_interval
 from fastface.metrics.folds import Pairs
 from fastface.metrics.intervals import wilson
-from fastface.thresholds import (
+from fastface.ship.thresholds import (
     Evidence,
     calibration_of,
     decide,

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.fft import dctn
 from scipy.ndimage import uniform_filter
 
-from fastface.mining.audit_pixels import THUMB
+from fastface.mining.audit.pixels import THUMB
 
 BITS = 96
 CHUNK = 65_536  # thumbnails at a time: 64 MB of float32

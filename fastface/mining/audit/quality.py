@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastface.mining.audit_pixels import Looks
+from fastface.mining.audit.pixels import Looks
 
 SPREADS = 4.0  # robust standard deviations from the median
 DARK, BRIGHT, FLAT = 25.0, 230.0, 5.0  # mean grey levels and their deviation that are poor whatever the others are

@@ -10,9 +10,8 @@ from PIL import Image, ImageOps
 
 from fastface.data.images import ImageSpec, load_rgb
 from fastface.data.sources.kinds import open_source
-from fastface.mining import audit_duplicates
-from fastface.mining.audit import CORRELATION
-from fastface.mining.audit_duplicates import (
+from fastface.mining.audit import CORRELATION, duplicates
+from fastface.mining.audit.duplicates import (
     AROUND,
     BITS,
     SHIFT,
@@ -27,7 +26,7 @@ from fastface.mining.audit_duplicates import (
     propose,
     thumbnail_correlation,
 )
-from fastface.mining.audit_pixels import THUMB, measure
+from fastface.mining.audit.pixels import THUMB, measure
 
 
 def pictures(number: int, seed: int = 0) -> list[Image.Image]:
@@ -127,7 +126,7 @@ def test_proposals_are_those_of_all_pairs(seed: int) -> None:
 
 
 def test_crowds_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_duplicates, "CROWD", 3)
+    monkeypatch.setattr(duplicates, "CROWD", 3)
     codes = np.zeros((10, BITS // 8), np.uint8)
     other = np.full_like(codes, 255)
     assert propose(codes, other, np.ones(10, bool), 5).crowded > 0

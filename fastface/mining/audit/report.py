@@ -14,10 +14,10 @@ from fastface.data.damage import BadImage
 from fastface.data.headers import Rejected
 from fastface.data.index import Index
 from fastface.metrics import page
-from fastface.mining.audit_findings import EXCLUDED, FINDINGS, KINDS, Finding, Place, write_csv
-from fastface.mining.audit_identities import EVIDENCE
-from fastface.mining.audit_pixels import open_reader, read_image
-from fastface.mining.audit_scores import Drawn, Space
+from fastface.mining.audit.findings import EXCLUDED, FINDINGS, KINDS, Finding, Place, write_csv
+from fastface.mining.audit.identities import EVIDENCE
+from fastface.mining.audit.pixels import open_reader, read_image
+from fastface.mining.audit.scores import Drawn, Space
 
 SIDE = 100  # px of a face in the page
 FACES = 4  # of an identity beside a finding

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from fastface.data.index import Index
-from fastface.mining.audit_pixels import MEASURES, THUMB, look_at, measure, open_reader, read_image
-from fastface.mining.audit_quality import Limits, choose_limits, outliers
+from fastface.mining.audit.pixels import MEASURES, THUMB, look_at, measure, open_reader, read_image
+from fastface.mining.audit.quality import Limits, choose_limits, outliers
 from tests.data.shard_sets import make_set
 
 
@@ -66,7 +66,7 @@ def test_records_are_measured_once_and_in_place(tmp_path: Path, monkeypatch: pyt
         assert looks.measures[i].tolist() == np.array([row], MEASURES)[0].tolist()
         assert (looks.thumbnails[i] == small).all()
     assert looks.failed == {}
-    monkeypatch.setattr("fastface.mining.audit_pixels.measure", None)
+    monkeypatch.setattr("fastface.mining.audit.pixels.measure", None)
     again = look_at(index, tmp_path / "looks")
     assert (again.measures == looks.measures).all()
     (tmp_path / "b").mkdir()

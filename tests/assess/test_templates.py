@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastface.assess.templates import assess_templates
 from fastface.data.image_sets import open_images
 from fastface.evaluate import main
 from fastface.foreign import import_weights
-from fastface.template_assessment import assess_templates
 
 OPTIONS: dict[str, Any] = {
     "images": None,

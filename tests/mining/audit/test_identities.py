@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from fastface.data.embeddings import Embeddings, open_embeddings, write_embeddings
-from fastface.mining import audit_scores
-from fastface.mining.audit_identities import (
+from fastface.mining.audit.identities import (
     alike_images,
     clusters,
     compare_images,
@@ -21,7 +20,7 @@ from fastface.mining.audit_identities import (
     search_over,
     shared_people,
 )
-from fastface.mining.audit_scores import (
+from fastface.mining.audit.scores import (
     Drawn,
     Space,
     Thresholds,
@@ -168,7 +167,7 @@ def test_drawn_pairs_are_of_one_label_or_two(tmp_path: Path, monkeypatch: pytest
     assert {round(float(v), 4) for v in drawn.genuine} == genuine
     assert len(drawn.genuine) == 4
     assert {round(float(v), 4) for v in drawn.impostor} == impostor
-    monkeypatch.setattr(audit_scores, "OF_ONE", 2)
+    monkeypatch.setattr("fastface.mining.audit.scores.OF_ONE", 2)
     assert len(draw_scores(space).genuine) == 3
 
 

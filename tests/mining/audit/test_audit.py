@@ -82,7 +82,7 @@ def test_the_page_shows_it_and_needs_nothing(made: Made) -> None:
 
 def test_a_second_audit_decodes_nothing_and_finds_the_same(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (made.out / "findings.csv").read_bytes()
-    monkeypatch.setattr("fastface.mining.audit_pixels.measure", None)
+    monkeypatch.setattr("fastface.mining.audit.pixels.measure", None)
     assert audit(made.embeddings, made.out, limits=LIMITS) == made.text
     assert (made.out / "findings.csv").read_bytes() == before
 

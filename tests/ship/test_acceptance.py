@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from fastface.acceptance import Verdict, judge
 from fastface.data.image_sets import BytesImages
 from fastface.evaluation import Result
 from fastface.evaluators import PairSet
 from fastface.metrics.folds import Pairs
+from fastface.ship.acceptance import Verdict, judge
 
 
 def result(scores: np.ndarray, same: np.ndarray, failed: int = 0) -> Result:

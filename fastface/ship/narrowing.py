@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastface import checkpoint
-from fastface.acceptance import MAX_DROP, Verdict, judge
 from fastface.card import Card, Precision
 from fastface.config import RunConfig
 from fastface.data.image_sets import ShardImages
-from fastface.deployment import Exported, calibration_pairs, decisions_of, export
 from fastface.evaluators import evaluate_on, images_for
-from fastface.match_export import ExportedMatcher
-from fastface.onnx_graph import opset_of, seal
 from fastface.predictor import Embedder, find_checkpoint, open_onnx
-from fastface.quantisation import METHODS, SAMPLES, RangeImages, draw_images, to_fp16, to_int8
 from fastface.run import open_data
-from fastface.thresholds import TARGETS
+from fastface.ship.acceptance import MAX_DROP, Verdict, judge
+from fastface.ship.export import Exported, calibration_pairs, decisions_of, export
+from fastface.ship.match_export import ExportedMatcher
+from fastface.ship.onnx_graph import opset_of, seal
+from fastface.ship.quantisation import METHODS, SAMPLES, RangeImages, draw_images, to_fp16, to_int8
+from fastface.ship.thresholds import TARGETS
 
 
 class Narrower(NamedTuple):

@@ -16,12 +16,12 @@ from fastface.data.image_sets import ShardImages
 from fastface.eval_settings import EvalSet
 from fastface.evaluation import Result, unit
 from fastface.evaluators import PairSet, evaluate_on, open_pairs
-from fastface.match_export import ExportedMatcher, export_matcher
 from fastface.metrics.dependence import persons_of_pairs
 from fastface.metrics.folds import make_folds
-from fastface.onnx_graph import OPSET, seal, spell_out_prelu, write_graph
 from fastface.predictor import Embedder, find_checkpoint, load_embedder, load_network, open_onnx
-from fastface.thresholds import TARGETS, Evidence, decide, describe_evidence, pairs_digest, sha256_of
+from fastface.ship.match_export import ExportedMatcher, export_matcher
+from fastface.ship.onnx_graph import OPSET, seal, spell_out_prelu, write_graph
+from fastface.ship.thresholds import TARGETS, Evidence, decide, describe_evidence, pairs_digest, sha256_of
 
 TOLERANCE = 1e-4
 """Largest accepted difference of any entry of the unit embeddings, torch against onnxruntime, both float32."""

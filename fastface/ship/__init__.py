@@ -1,0 +1,1 @@
+"""RUN -> what is deployed: ONNX files, checked and calibrated, with their cards."""
