@@ -97,7 +97,7 @@ def test_the_report_has_baselines_and_files(run: Path, shards: Path, tmp_path: P
     for words in ("for 12 persons who recur", "half: one threshold", "1 of 13 rows", "trained minus raw pixels"):
         assert words in text
     figures = json.loads((tmp_path / "metrics.json").read_text())
-    same = figures["first_minus"][f"against {run.name}"]
+    same = figures["first_minus"][f"against {run.parent.name}/{run.name}"]
     assert same["figures"]["auc"] == {"difference": 0.0, "interval": [0.0, 0.0], "significant": False}
     cells = figures["trained"]["details"]["breakdown"]["half"]
     assert sum(cell["genuine"] for cell in cells["groups"]) == figures["trained"]["details"]["num_genuine"]
@@ -115,7 +115,7 @@ def test_the_page_shows_figures_and_the_faces_behind_them(run: Path, shards: Pat
     for name in ("trained", "untrained", "raw pixels"):
         assert f"{figures[name]['metrics']['acc']:.4f}" in page
     titles = ("Figures", "Differences", "Curves and scores", "Thresholds", "Calibration", "Worst errors: trained")
-    for title in (*titles, "Nearest neighbours: trained", f"Worst errors: against {run.name}"):
+    for title in (*titles, "Nearest neighbours: trained", f"Worst errors: against {run.parent.name}/{run.name}"):
         assert f"<h2>{title}</h2>" in page
     assert "Worst errors: raw pixels" not in page
     assert page.count("data:image/jpeg") > 20  # faces
