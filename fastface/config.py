@@ -26,6 +26,11 @@ def _above_zero(std: PerColour) -> PerColour:
     return std
 
 
+def _as_said(value: bool | Path) -> bool | Path:
+    """Take true and false of the command line for what they are, not for files of that name."""
+    return {"true": True, "false": False}.get(str(value).lower(), value)
+
+
 Place = Annotated[str | Path | None, AfterValidator(_as_place)]  # a folder, or a URL
 
 
@@ -38,7 +43,7 @@ class ModelConfig(Section):
     """Of timm networks: share of residual branches left out, sample by sample (stochastic depth)."""
     stem: Literal["auto", "keep"] = "auto"
     """auto: timm's stems, made for 224 px, reduce less, so that 112 px end in about 7x7; keep: as timm has them."""
-    pretrained: bool | Path = False
+    pretrained: Annotated[bool | Path, AfterValidator(_as_said)] = False
     """Start a timm model's body from timm's published weights (true: needs a network, or timm's cache), or from a file
     of them (.safetensors, .pth); its embedding layer is new."""
     weights: Path | None = None

@@ -92,6 +92,12 @@ def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
         load_config(tmp_path / "demmo.yaml")
 
 
+@pytest.mark.parametrize(("word", "expected"), [("true", True), ("False", False), ("w.pth", Path("w.pth"))])
+def test_pretrained_on_the_command_line(tmp_path: Path, word: str, expected: bool | Path) -> None:
+    config = write(tmp_path / "a.yaml", "model: {backbone: test_resnet}")
+    assert parse_command(["--config", str(config), "--model.pretrained", word]).config.model.pretrained == expected
+
+
 def test_files_merge_left_to_right_then_overrides(tmp_path: Path) -> None:
     first = write(tmp_path / "a.yaml", "optim: {lr: 1e-3, weight_decay: 0.1}\neval: {sets: {a: {bin: a.bin}}}")
     second = write(tmp_path / "b.yaml", "optim: {lr: 0.5}\neval: {sets: {b: {images: x, pairs: 12}}}")

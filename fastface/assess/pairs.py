@@ -78,9 +78,7 @@ def assess(
     origins = {next(iter(runs)): embedder.origin}
     for rival in against:
         other = load_embedder(rival, device=device)
-        name = (
-            f"against {rival.absolute().parent.name}/{rival.name}"  # a run's name is its time
-        )
+        name = f"against {rival.absolute().parent.name}/{rival.name}"  # a run's name is its time
         name = name if name not in runs else f"against {rival}"
         pairs_of_other = open_pairs(settings, other.card, seed=seed)  # cut and resized for that model
         runs[name] = other, pairs_of_other, {"centre": other.card.centre and not compat}
