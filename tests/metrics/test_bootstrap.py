@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from benchmarks.coverage import Population, simulate
 
+from benchmarks.interval_coverage import Population, simulate
 from fastface.metrics.bootstrap import bootstrap, num_replicates
 from fastface.metrics.curve import area, calibrate, curve, equal_error, tar_at
 

@@ -3,8 +3,8 @@ import math
 
 import numpy as np
 import pytest
-from benchmarks.coverage import Population, simulate
 
+from benchmarks.interval_coverage import Population, simulate
 from fastface.metrics.bootstrap import bootstrap
 from fastface.metrics.comparison import compare, format_comparison, mcnemar
 from fastface.metrics.curve import area, calibrate, curve

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from benchmarks.coverage import Population, simulate
 
+from benchmarks.interval_coverage import Population, simulate
 from fastface.metrics.curve import calibrate, curve, hull_error, tar_at
 from fastface.metrics.intervals import wilson
 from fastface.metrics.operating import curve_figures
