@@ -79,7 +79,9 @@ class Calibration(BaseModel):
 
     def probability(self, score: float, prior: float) -> float:
         """Return the probability that a pair of this score shows one person, where a share `prior` of pairs does."""
-        return 1 / (1 + math.exp(-(self.llr(score) + math.log(prior / (1 - prior)))))
+        log_odds = self.llr(score) + math.log(prior / (1 - prior))
+        small = math.exp(-abs(log_odds))  # never overflows
+        return (small if log_odds < 0 else 1.0) / (1 + small)
 
 
 Precision = Literal["fp32", "fp16", "int8"]

@@ -168,12 +168,6 @@ def held_out_llrs(
     return llrs
 
 
-def probability(llrs: np.ndarray, prior: float) -> np.ndarray:
-    """Return the probability of one person where a share `prior` of pairs shows one."""
-    _check_prior(prior)
-    return expit(llrs + logit(prior))
-
-
 def _pool(values: np.ndarray, same: np.ndarray) -> np.ndarray:
     """Return for each pair the LLR of its pool, float64; +-inf where a pool is of one kind."""
     weight = np.where(same, 0.5 / same.sum(), 0.5 / (~same).sum())

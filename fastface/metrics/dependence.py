@@ -53,29 +53,6 @@ def count_errors(persons: np.ndarray, wrong: np.ndarray, num_persons: int) -> Er
     return Errors(comparisons, errors, len(wrong), int(wrong.sum()), ee, em, mm)
 
 
-def count_errors_of_all(images: np.ndarray, false_matches: np.ndarray) -> Errors:
-    """Count errors where every image was compared with every one of another person.
-
-    images [persons] says how many each has; false_matches int64 [2, E] lists the persons of each impostor pair
-    that was accepted. Takes memory for persons and errors, however many comparisons there were.
-    """
-    images, num = images.astype(np.int64), len(images)
-    listed = count_errors(false_matches, np.ones(false_matches.shape[1], dtype=bool), num)
-    a, b = np.divmod(np.unique(false_matches.min(axis=0) * num + false_matches.max(axis=0)), num)
-    couple_errors = np.unique(false_matches.min(axis=0) * num + false_matches.max(axis=0), return_counts=True)[1]
-    squared, fourth = [sum(n**power for n in images.tolist()) for power in (2, 4)]
-    total = (int(images.sum()) ** 2 - squared) // 2
-    return Errors(
-        comparisons=images * (images.sum() - images),
-        errors=listed.errors,
-        total=total,
-        wrong=listed.wrong,
-        ee=listed.ee,
-        em=int((couple_errors * images[a] * images[b]).sum()),
-        mm=(squared**2 - fourth) // 2,
-    )
-
-
 def variance(*kinds: Errors) -> float:
     """Return the variance of the share of errors in comparisons of one or both kinds.
 

@@ -14,7 +14,6 @@ from fastface.metrics.calibration import (
     fit_platt,
     held_out_llrs,
     min_cllr,
-    probability,
 )
 
 
@@ -142,7 +141,6 @@ def test_the_curve(prior: float) -> None:
     scores, same = scored(60, 90, 8)
     llrs = 14 * scores - 3.5
     stated = [1 / (1 + math.exp(-(x + math.log(prior / (1 - prior))))) for x in llrs.tolist()]
-    np.testing.assert_allclose(probability(llrs, prior), stated)
     weight = [prior / 60 if k else (1 - prior) / 90 for k in same.tolist()]
     expected, error = [], 0.0
     for n in range(15):
@@ -210,4 +208,4 @@ def test_what_cannot_be_calibrated(scores: list, same: list, message: str) -> No
 @pytest.mark.parametrize("prior", [0.0, 1.0])
 def test_a_prior_is_a_share(prior: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
-        probability(np.zeros(1), prior)
+        calibration_curve(np.array([0.0, 1.0]), np.array([False, True]), prior=prior)

@@ -8,7 +8,6 @@ from fastface.metrics.dependence import (
     Errors,
     adjusted,
     count_errors,
-    count_errors_of_all,
     persons_of_pairs,
     rate_interval,
     variance,
@@ -73,19 +72,6 @@ def test_variance_is_the_papers_for_each_kind() -> None:
 
     assert variance(listed([(i, i) for i in range(num)])) == pytest.approx(genuine)
     assert variance(listed([(i, j) for i, j in couples if i < j])) == pytest.approx(impostor)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_all_against_all_is_counted_without_listing_it(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    images = rng.integers(1, 5, 8)
-    person = np.repeat(np.arange(8), images)
-    pairs = [(i, j) for i, j in itertools.combinations(range(len(person)), 2) if person[i] != person[j]]
-    persons = np.array([(person[i], person[j]) for i, j in pairs]).T
-    wrong = rng.random(len(pairs)) < 0.2
-    listed, counted = count_errors(persons, wrong, 8), count_errors_of_all(images, persons[:, wrong])
-    for a, b in zip(listed, counted, strict=True):
-        assert np.array_equal(a, b)
 
 
 def test_pairs_that_say_the_same_count_once() -> None:

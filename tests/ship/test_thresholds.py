@@ -87,6 +87,8 @@ def test_the_calibration_is_judged_on_folds_it_has_not_seen() -> None:
     assert found.llr(0.3) == pytest.approx(llr)
     odds = math.exp(llr) * 0.01 / 0.99
     assert found.probability(0.3, 0.01) == pytest.approx(odds / (1 + odds))
+    steep = found.model_copy(update={"a": 1e5})
+    assert (steep.probability(-1, 0.5), steep.probability(1, 0.5)) == (0.0, 1.0)
     (line,) = describe_evidence([], found)
     assert f"{found.a:.4f} * score" in line
     assert Calibration.model_validate_json(found.model_dump_json()) == found
