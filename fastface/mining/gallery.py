@@ -10,12 +10,10 @@ import numpy as np
 
 from fastface.metrics.identification import Searches
 from fastface.metrics.scores import unit, usable
-from fastface.mining.search import QUERIES, Kind, Search
+from fastface.mining.search import QUERIES, Found, Kind, Search
 
 Template = Literal["max", "mean"]
 """Of an identity's gallery images: the best of their scores, or the score of the mean of their unit embeddings."""
-SPARE = 8  # candidates beyond those asked for: FAISS's float32 may order neighbours at the end of a list otherwise
-WIDE_BYTES = 64 << 20  # of candidates' embeddings in float64 at a time
 MOST_RECALLED = 1_000  # searches that are compared with exact ones
 KEPT_OUT = 0.2  # of the identities, where none has too few images to be enrolled
 
@@ -31,7 +29,7 @@ class Split(NamedTuple):
 class Searched(NamedTuple):
     searches: Searches
     enrolled: int  # identities, or images of nobody in question
-    per_second: float  # searches by the index, the rescoring of candidates left out
+    per_second: float  # searches
     recall: float  # share of the ten nearest that the index finds; 1 where it is exact
 
 
@@ -77,8 +75,7 @@ def search_gallery(
 ) -> Searched:
     """Search the enrolled images of rows [N, D] for all others of the split.
 
-    Candidates come from the index and are scored anew: float64 products of unit embeddings, rounded to float32. An
-    identity counts once, by its template. centre: the gallery's mean is subtracted from all embeddings first.
+    An identity counts once, by its template. centre: the gallery's mean is subtracted from all embeddings first.
     """
     labels = np.asarray(labels, np.int64)
     gallery, own = np.asarray(rows[split.gallery]), labels[split.gallery]
@@ -88,7 +85,7 @@ def search_gallery(
         gallery, own = mean_templates(gallery, own)
     enrolled = len(np.unique(own))
     listed = min(listed, enrolled)
-    search = _Rescored(gallery, kind, (listed + 1) * int(np.bincount(own).max()), gpu, seed)
+    search = _Timed(gallery, kind, (listed + 1) * int(np.bincount(own).max()), gpu, seed)
     mated: list[tuple[np.ndarray, ...]] = []
     non_mated = [np.empty(0, np.float32)]
     for part in _parts(split.mated):
@@ -124,7 +121,7 @@ def search_distractors(
     mean = mean_of(gallery) if centre else None
     gallery = centred(gallery, mean)
     listed = min(listed, len(gallery) + 1)
-    search = _Rescored(gallery, kind, listed, gpu, seed)
+    search = _Timed(gallery, kind, listed, gpu, seed)
     order = np.argsort(labels, kind="stable")
     counts = np.bincount(np.asarray(labels, np.int64))
     stops = np.cumsum(counts)
@@ -199,46 +196,28 @@ def mean_templates(rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np
     return sums.astype(np.float32), known
 
 
-class _Rescored:
-    """An index whose candidates are scored anew, exactly, with the time it took."""
+class _Timed:
+    """Searches of a gallery for the k nearest, and the time they took."""
 
     def __init__(self, gallery: np.ndarray, kind: Kind, k: int, gpu: bool | None, seed: int) -> None:
-        self.gallery, self.seed = gallery, seed
-        self.k = min(k + SPARE, len(gallery))
-        self.index = Search(gallery, kind, gpu=gpu, seed=seed)
+        self.search, self.k, self.seed = Search(gallery, kind, gpu=gpu, seed=seed), min(k, len(gallery)), seed
         self.seconds, self.searched = 0.0, 0
 
-    def __call__(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return scores float32 and ids int64 [Q, k], the likest first; -inf and -1 where there are no more."""
+    def __call__(self, queries: np.ndarray) -> Found:
         began = time.perf_counter()
-        ids = self.index(queries, self.k).ids
+        found = self.search(queries, self.k)
         self.seconds += time.perf_counter() - began
         self.searched += len(queries)
-        scores = np.full(ids.shape, -np.inf, np.float32)
-        step = max(1, WIDE_BYTES // (8 * self.k * queries.shape[1]))
-        for start in range(0, len(queries), step):
-            part = ids[start : start + step]
-            there = part >= 0
-            wide = unit(self.gallery[np.maximum(part, 0)].reshape(-1, queries.shape[1])).reshape(*part.shape, -1)
-            products = np.einsum("qd,qkd->qk", unit(queries[start : start + step]), wide)
-            scores[start : start + step][there] = products[there]
-        order = np.lexsort((ids, -scores), axis=1)
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
+        return found
 
     @property
     def per_second(self) -> float:
         return self.searched / max(self.seconds, 1e-9)
 
     def recall(self, rows: np.ndarray, probes: np.ndarray, mean: np.ndarray | None) -> float:
-        """Measure which share of the ten truly nearest the index finds, over some of the probes, drawn."""
-        if self.index.kind == "flat":
-            return 1.0
+        """Measure which share of the ten truly nearest is found, over some of the probes, drawn."""
         drawn = np.sort(np.random.default_rng(self.seed).permutation(probes)[:MOST_RECALLED])
-        queries = centred(np.asarray(rows[drawn]), mean)
-        k = min(10, len(self.gallery))
-        truth, found = Search(self.gallery, "flat")(queries, k).ids, self.index(queries, k).ids
-        hits = sum(int(np.isin(a[a >= 0], b).sum()) for a, b in zip(truth, found, strict=True))
-        return hits / max(int((truth >= 0).sum()), 1)
+        return self.search.recall(min(10, self.search.num), centred(np.asarray(rows[drawn]), mean))
 
 
 def _inserted(own: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -1,8 +1,7 @@
 """Rows of many identities -> for each the others it is most easily taken for, and pairs too alike to be two people.
 
-The rows are centres, several of each identity (sub-centres), or images. Scores are those of the whole project, the
-float64 dot product of unit rows rounded to float32: what FAISS finds is scored again, so that its arithmetic decides
-nothing, and lists are the same on any number of processes, each of which may hold a part of the rows.
+The rows are centres, several of each identity (sub-centres), or images. Lists are the same on any number of processes,
+each of which may hold a part of the rows.
 """
 
 from __future__ import annotations
@@ -14,12 +13,10 @@ import numpy as np
 from tqdm import tqdm
 
 from fastface import dist
-from fastface.metrics.scores import usable
 from fastface.mining.search import GPU_MOST, QUERIES, Kind, Search
 
-SPARE = 16  # rows looked for beyond those wanted: suspects, and ties that FAISS orders otherwise
+SPARE = 8  # rows looked for beyond those wanted, for suspects
 WIDEST = 4  # times as many are looked for where suspects fill a list
-SCORED_BYTES = 1 << 21  # of float64 rows that are scored at a time: half the time of 64 MB, which leave the caches
 
 
 class Suspects(NamedTuple):
@@ -122,8 +119,6 @@ class Finder:
         self.rows, self.labels, self.first, self.search = rows, labels, first, search
         self.cap, self.per_row = cap, per_row
         self.most = min(len(labels), GPU_MOST if search.on_gpu else len(labels))
-        lengths = [_lengths(rows[start : start + QUERIES]) for start in range(0, len(rows), QUERIES)]
-        self.lengths = np.concatenate([np.empty(0), *lengths])
 
     def __call__(self, numbers: np.ndarray) -> Links:
         if not len(numbers):
@@ -150,20 +145,11 @@ class Finder:
 
     def _nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return scores (float32) and row numbers (int64), [q, k], of the k nearest rows of all processes."""
-        ids = self.search(queries, k).ids
-        scores = np.full(ids.shape, -np.inf, np.float32)
-        lengths = _lengths(queries)
-        step = max(1, SCORED_BYTES // (8 * k * queries.shape[1]))
-        for start in range(0, len(queries), step):
-            part = slice(start, start + step)
-            near = np.asarray(self.rows[np.maximum(ids[part], 0)], np.float64)  # [s, k, D]
-            dots = np.einsum("qkd,qd->qk", near, queries[part].astype(np.float64))
-            with np.errstate(divide="ignore", invalid="ignore"):
-                exact = dots / self.lengths[np.maximum(ids[part], 0)] / lengths[part, None]
-            scores[part] = np.where(ids[part] < 0, -np.inf, exact)
+        scores, ids = self.search(queries, k)
         ids = np.where(ids < 0, -1, ids + self.first)
-        if dist.world() > 1:
-            scores, ids = (np.concatenate(dist.gather_rows(part), axis=1) for part in (scores, ids))
+        if dist.world() == 1:
+            return scores, ids
+        scores, ids = (np.concatenate(dist.gather_rows(part), axis=1) for part in (scores, ids))
         order = np.lexsort((ids, -scores), axis=1)[:, :k]
         return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
 
@@ -223,8 +209,3 @@ def _cuts(start: np.ndarray, most: int) -> list[tuple[int, int]]:
         cuts.append((low, high))
         low = high
     return cuts
-
-
-def _lengths(rows: np.ndarray) -> np.ndarray:
-    """Return the length of each row, float64; NaN for those without direction."""
-    return np.where(usable(rows), np.linalg.norm(np.asarray(rows, np.float64), axis=1), np.nan)

@@ -13,6 +13,8 @@ Kind = Literal["flat", "ivf", "hnsw", "pq"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 CHUNK = 65_536  # rows scaled and added at a time: 128 MB of 512 values
 QUERIES = 4_096  # at a time, so that k lists of them stay small
+SPARE = 8  # candidates beyond those asked for: FAISS's float32 may order the end of a list otherwise
+SCORED_BYTES = 1 << 21  # of float64 rows that are scored at a time: half the time of 64 MB, which leave the caches
 GPU_SCRATCH = 256 << 20  # bytes of a GPU's memory beside the rows, where training has the rest; FAISS takes 1.5 GB
 GPU_MOST = 2_048  # neighbours that FAISS finds on a GPU (faiss/gpu, utils/DeviceDefs.cuh)
 
@@ -20,12 +22,15 @@ GPU_MOST = 2_048  # neighbours that FAISS finds on a GPU (faiss/gpu, utils/Devic
 class Found(NamedTuple):
     """The nearest rows of each query, the likest first; ties by the smaller id."""
 
-    scores: np.ndarray  # float32 [Q, k], cosines; -inf where there are no more
+    scores: np.ndarray  # float32 [Q, k]: the float64 product of unit rows, rounded; -inf where there are no more
     ids: np.ndarray  # int64 [Q, k]; -1 where there are no more
 
 
 class Search:
     """Rows [N, D] that can be searched by cosine. Rows without direction (zero, not finite) are never found.
+
+    FAISS proposes candidates, and their scores are computed anew in float64: what is found does not depend on FAISS's
+    arithmetic, on a CPU or a GPU.
 
     kind: see Kind; probes: lists that ivf looks at, or how far hnsw looks (efSearch); None: FAISS's way, 16 and 64.
     gpu: whether to search on the GPU (flat and ivf only); None: where there is one. device: on this one of several, for
@@ -44,7 +49,7 @@ class Search:
     ) -> None:
         self.kind, self.num, self.width = kind, len(rows), rows.shape[1]
         self.rows = rows
-        self.index = _build(rows, kind, probes, seed)
+        self.index, self.lengths = _build(rows, kind, probes, seed)
         self.on_gpu = _gpus() > 0 and kind in ("flat", "ivf") if gpu is None else gpu
         if self.on_gpu:
             self.index = _to_gpu(self.index, device)
@@ -59,20 +64,37 @@ class Search:
             raise ValueError(f"k is {k}; on a GPU FAISS finds at most {GPU_MOST} neighbours: take fewer, or gpu=False")
         scores = np.full((len(queries), k), -np.inf, np.float32)
         ids = np.full((len(queries), k), -1, np.int64)
+        wide = min(k + SPARE, self.num, GPU_MOST if self.on_gpu else self.num)
         for start in range(0, len(queries), QUERIES):
             part = np.asarray(queries[start : start + QUERIES])
             good = np.flatnonzero(usable(part))
             if len(good) and self.index.ntotal:
-                found = _ordered(*self.index.search(unit_rows(part[good]), min(k, self.num)))
-                scores[start + good, : found.ids.shape[1]], ids[start + good, : found.ids.shape[1]] = found
+                found = self._scored(part[good], self.index.search(unit_rows(part[good]), wide)[1])
+                width = min(k, wide)
+                scores[start + good, :width], ids[start + good, :width] = (column[:, :width] for column in found)
         return Found(scores, ids)
 
-    def recall(self, k: int, *, most: int = 1_000, seed: int = 0) -> float:
-        """Measure which share of the k true nearest rows is found, over `most` rows drawn as queries."""
+    def _scored(self, queries: np.ndarray, ids: np.ndarray) -> Found:
+        """Score candidates [Q, k] by the definition, and order them by falling score and then by id."""
+        scores = np.full(ids.shape, -np.inf, np.float32)
+        wide = queries.astype(np.float64)
+        lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+        step = max(1, SCORED_BYTES // (8 * ids.shape[1] * self.width))
+        for start in range(0, len(ids), step):
+            part = slice(start, start + step)
+            there = np.maximum(ids[part], 0)
+            dots = np.einsum("qkd,qd->qk", np.asarray(self.rows[there], np.float64), wide[part])
+            scores[part] = np.where(ids[part] < 0, -np.inf, dots / self.lengths[there] / lengths[part])
+        order = np.lexsort((ids, -scores), axis=1)
+        return Found(np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1))
+
+    def recall(self, k: int, queries: np.ndarray | None = None, *, most: int = 1_000, seed: int = 0) -> float:
+        """Measure which share of the k true nearest rows is found, by queries [Q, D], or `most` of the rows, drawn."""
         if self.kind == "flat":
             return 1.0
-        drawn = np.random.default_rng(seed).permutation(self.num)[:most]
-        queries = np.asarray(self.rows[np.sort(drawn)])
+        if queries is None:
+            drawn = np.random.default_rng(seed).permutation(self.num)[:most]
+            queries = np.asarray(self.rows[np.sort(drawn)])
         truth, found = Search(self.rows, "flat", gpu=self.on_gpu)(queries, k), self(queries, k)
         hits = sum(len(np.intersect1d(a[a >= 0], b)) for a, b in zip(truth.ids, found.ids, strict=True))
         return hits / max(int((truth.ids >= 0).sum()), 1)
@@ -84,7 +106,8 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(wide / np.linalg.norm(wide, axis=1, keepdims=True), np.float32)
 
 
-def _build(rows: np.ndarray, kind: Kind, probes: int | None, seed: int) -> Any:
+def _build(rows: np.ndarray, kind: Kind, probes: int | None, seed: int) -> tuple[Any, np.ndarray]:
+    """Make an index of the rows that have a direction; return it and the length of every row, float64 [N]."""
     import faiss
 
     num, width = rows.shape
@@ -117,19 +140,14 @@ def _build(rows: np.ndarray, kind: Kind, probes: int | None, seed: int) -> Any:
     else:
         raise ValueError(f"there is no index {kind!r}; choose one of {', '.join(KINDS)}")
     index = inner if kind in ("ivf", "pq") else faiss.IndexIDMap(inner)
+    lengths = np.full(num, np.nan)
     for start in range(0, num, CHUNK):
         part = np.asarray(rows[start : start + CHUNK])
         good = np.flatnonzero(usable(part))
         if len(good):
             index.add_with_ids(unit_rows(part[good]), (start + good).astype(np.int64))
-    return index
-
-
-def _ordered(scores: np.ndarray, ids: np.ndarray) -> Found:
-    """Order each list by falling score and then by id: FAISS leaves ties as they come."""
-    scores = np.where(ids < 0, np.float32(-np.inf), scores)
-    order = np.lexsort((ids, -scores), axis=1)
-    return Found(np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1))
+            lengths[start + good] = np.linalg.norm(part[good].astype(np.float64), axis=1)
+    return index, lengths
 
 
 def _gpus() -> int:
