@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -13,11 +13,12 @@ from tqdm import tqdm
 
 from fastface.data.headers import Rejected
 from fastface.data.image_sets import ImageSet
+from fastface.eval_settings import EvalConfig, EvalSet
 from fastface.metrics.dependence import persons_of_pairs
 from fastface.metrics.folds import Pairs, check_folds, make_folds, shared_identities
 from fastface.metrics.report import format_report
 from fastface.metrics.scores import centred_scores, pair_distances, pair_scores, unit, usable
-from fastface.metrics.verification import TARGETS, verification
+from fastface.metrics.verification import TARGETS, metric_direction, verification
 
 __all__ = [
     "Embed",
@@ -33,11 +34,13 @@ __all__ = [
     "unit",
 ]
 
+Opened = TypeVar("Opened")
 Embed = Callable[[np.ndarray], np.ndarray]
 """uint8 RGB [B, H, W, 3] -> float [B, D]."""
 Gather = Callable[[np.ndarray], list[np.ndarray]]
 """This process's rows [n, D] -> every process's rows, in rank order."""
 
+HEADLINE = ("acc", "auc", "tar_1e-2")  # figures worth a place on the console while training
 MOST_SHOWN = 20  # failed pictures named in the details
 
 
@@ -54,6 +57,23 @@ class Result:
     ids: np.ndarray | None = None  # int64 [M], the distinct pictures of the pairs; None where templates are compared
     rows: np.ndarray | None = None  # float32 [M, D], their embeddings, NaN where one failed
     folds: np.ndarray | None = None  # int16 [P]
+
+
+class OpenedSets(Generic[Opened]):
+    """The evaluation sets of a run, opened at its start, so that a missing file is found before any training."""
+
+    def __init__(self, config: EvalConfig, open_one: Callable[[EvalSet], Opened]) -> None:
+        self.sets = {name: open_one(settings) for name, settings in config.sets.items()}
+        if config.best_metric:
+            metric_direction(config.best_metric)
+
+    def __bool__(self) -> bool:
+        return bool(self.sets)
+
+    @property
+    def headline(self) -> set[str]:
+        """The keys worth a line on the console."""
+        return {f"{name}/{key}" for name in self.sets for key in HEADLINE}
 
 
 def evaluate_pairs(

@@ -15,12 +15,11 @@ from fastface.data.images import ImageSpec
 from fastface.data.index import Index
 from fastface.data.sources.bin import read_bin
 from fastface.eval_settings import EvalConfig, EvalSet
-from fastface.evaluation import Embed, Result, evaluate_pairs
+from fastface.evaluation import Embed, OpenedSets, Result, evaluate_pairs
 from fastface.match_evaluation import MatchEvaluators
 from fastface.metrics.folds import Pairs
 from fastface.metrics.pairs import read_pairs, resolve_pairs
 from fastface.metrics.sampling import sample_pairs
-from fastface.metrics.verification import metric_direction
 from fastface.predictor import module_embedder
 
 
@@ -111,25 +110,15 @@ def evaluate_on(opened: PairSet, embed: Embed, *, batch: int, **options: Any) ->
     )
 
 
-class Evaluators:
-    """The evaluation sets of a run, opened at its start, so that a missing file is found before any training."""
+class Evaluators(OpenedSets[PairSet]):
+    """The evaluation sets of a run that trains a network of images."""
 
     def __init__(self, config: EvalConfig, card: Card, device: torch.device) -> None:
         self.config, self.card, self.device = config, card, device
-        self.sets = {name: open_pairs(settings, card, seed=config.seed) for name, settings in config.sets.items()}
+        super().__init__(config, lambda settings: open_pairs(settings, card, seed=config.seed))
         for name, opened in self.sets.items():
             if opened.pairs.same.all() or not opened.pairs.same.any():
                 raise ValueError(f"eval.sets.{name}: {opened.about} has pairs of one kind only; it needs both")
-        if config.best_metric:
-            metric_direction(config.best_metric)
-
-    def __bool__(self) -> bool:
-        return bool(self.sets)
-
-    @property
-    def headline(self) -> set[str]:
-        """The keys worth a line on the console."""
-        return {f"{name}/{key}" for name in self.sets for key in ("acc", "auc", "tar_1e-2")}
 
     def run(self, network: nn.Module) -> dict[str, float]:
         """Embed and score every set with the network as it is; figures under `set/metric`."""

@@ -9,15 +9,16 @@ import torch
 from torch import nn
 
 from fastface import dist
-from fastface.data.embedding_index import EmbeddingIndex, whole_rows
+from fastface.data.embedding_index import EmbeddingIndex
+from fastface.data.embeddings import usable
 from fastface.eval_settings import EvalConfig, EvalSet
-from fastface.evaluation import Result
+from fastface.evaluation import OpenedSets, Result
 from fastface.metrics.dependence import persons_of_pairs
 from fastface.metrics.folds import Pairs, make_folds
 from fastface.metrics.pairs import read_pairs, resolve_pairs
 from fastface.metrics.sampling import sample_pairs
 from fastface.metrics.scores import pair_scores
-from fastface.metrics.verification import metric_direction, verification
+from fastface.metrics.verification import verification
 
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Embeddings [P, D] and [P, D] as their models gave them -> float32 [P]: more speaks for one person."""
@@ -72,7 +73,7 @@ def score_pairs(opened: EmbeddingPairs, score: Score) -> np.ndarray:
         whole = np.ones(len(first), bool)
         begin = 0
         for size in index.sizes:  # one model's failure is the pair's
-            whole &= whole_rows(first[:, begin : begin + size]) & whole_rows(second[:, begin : begin + size])
+            whole &= usable(first[:, begin : begin + size]) & usable(second[:, begin : begin + size])
             begin += size
         scores[part] = np.where(whole, score(first, second), np.nan)
     return scores
@@ -113,22 +114,12 @@ def module_score(module: nn.Module, device: str | torch.device) -> Score:
     return score
 
 
-class MatchEvaluators:
-    """The evaluation sets of a run of task match, opened at its start."""
+class MatchEvaluators(OpenedSets[EmbeddingPairs]):
+    """The evaluation sets of a run of task match."""
 
     def __init__(self, config: EvalConfig, sizes: Sequence[int], device: torch.device) -> None:
         self.device = device
-        self.sets = {name: open_embedding_pairs(one, sizes, seed=config.seed) for name, one in config.sets.items()}
-        if config.best_metric:
-            metric_direction(config.best_metric)
-
-    def __bool__(self) -> bool:
-        return bool(self.sets)
-
-    @property
-    def headline(self) -> set[str]:
-        """The keys worth a line on the console."""
-        return {f"{name}/{key}" for name in self.sets for key in ("acc", "auc", "tar_1e-2")}
+        super().__init__(config, lambda settings: open_embedding_pairs(settings, sizes, seed=config.seed))
 
     def run(self, network: nn.Module) -> dict[str, float]:
         """Score every set with the network as it is; figures under `set/metric`, the same on every process."""

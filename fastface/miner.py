@@ -10,10 +10,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from safetensors import safe_open
 
-from fastface.data.embeddings import Embeddings, open_embeddings
+from fastface.data.embeddings import Embeddings, open_embeddings, usable
 from fastface.data.index import Index
 from fastface.data.plans.neighbours import write_neighbours
-from fastface.metrics.scores import usable
 from fastface.mining.centres import class_centres, in_class_order
 from fastface.mining.hard import Hard, hard_negatives
 from fastface.mining.search import Kind, Search
@@ -117,7 +116,7 @@ def mine(
         raise ValueError("a run has centres only: make embeddings with tools/embed.py to mine by instance")
     people = of_run(run, shards) if run is not None else of_embeddings(_opened(embeddings, shards), by)
     people = people.without(people.counts < min_images)
-    good = np.bincount(people.labels[usable_rows(people.rows)], minlength=len(people.classes)) > 0
+    good = np.bincount(people.labels[usable(people.rows)], minlength=len(people.classes)) > 0
     lost = np.flatnonzero(~good & (people.counts >= max(min_images, 1)))
     if good.sum() < 2:
         raise ValueError(
@@ -177,16 +176,9 @@ def of_run(run: Path, shards: Path | None) -> People:
             )
         rows = file.get_tensor("head.weight")
     each = len(rows) // index.num_classes  # sub-centres
-
     labels = np.repeat(np.arange(index.num_classes), each)
     counts = np.diff(index.label_start)
     return People(rows, labels, index.classes, counts, first_image(index), index.dataset_id, str(saved.path))
-
-
-def usable_rows(rows: np.ndarray, block: int = 65_536) -> np.ndarray:
-    """Say which rows have a direction, a part at a time; bool [n]."""
-    parts = [usable(np.asarray(rows[start : start + block])) for start in range(0, len(rows), block)]
-    return np.concatenate([np.empty(0, bool), *parts])
 
 
 def _opened(folder: Path | None, shards: Path | None) -> Embeddings:

@@ -132,6 +132,13 @@ def find_checkpoint(path: Path) -> checkpoint.Checkpoint:
         raise ValueError(str(error)) from None
 
 
+def run_folder_of(model: Path) -> Path:
+    """Return where results about a model belong: its run folder, or the folder of its .onnx file."""
+    if model.suffix == ".onnx":
+        return model.parent
+    return model if (model / "checkpoints").is_dir() else model.parent.parent
+
+
 class Start(NamedTuple):
     """Where a network's first weights come from."""
 
@@ -184,15 +191,7 @@ def open_onnx(path: Path, card: Card, threads: int | None = None) -> Embedder:
     Raises:
         ValueError: where onnxruntime cannot read the file, or the card is that of another precision.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads or 0  # 0: onnxruntime's choice, one for each core
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions share no base class but this
-        raise ValueError(f"{path} is not an ONNX file that onnxruntime reads: {str(error).strip()}") from None
+    session = onnx_session(path, threads)
     precision = session.get_modelmeta().custom_metadata_map.get(PRECISION, card.precision)
     if precision != card.precision:
         raise ValueError(
@@ -201,3 +200,16 @@ def open_onnx(path: Path, card: Card, threads: int | None = None) -> Embedder:
         )
     name = session.get_inputs()[0].name
     return Embedder(lambda images: np.asarray(session.run(None, {name: images})[0]), card, str(path))
+
+
+def onnx_session(path: Path, threads: int | None = None) -> Any:
+    """Open an .onnx file on the CPU; ValueError where onnxruntime cannot read it."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or 0  # 0: onnxruntime's choice, one for each core
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class but this
+        raise ValueError(f"{path} is not an ONNX file that onnxruntime reads: {str(error).strip()}") from None

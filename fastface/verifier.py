@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastface.assess.match import LoadedMatcher, load_matcher
 from fastface.card import Calibration, Threshold
+from fastface.comparator import LoadedMatcher, load_matcher
 from fastface.data.images import ImageSpec, load_rgb
 from fastface.metrics.scores import unit
 from fastface.predictor import load_embedder

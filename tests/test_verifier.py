@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from fastface import verifier
-from fastface.assess.match import LoadedMatcher
 from fastface.card import Calibration, Card, MatchCard, Threshold
+from fastface.comparator import LoadedMatcher
 from fastface.predictor import Embedder
 from fastface.verifier import Verifier
 

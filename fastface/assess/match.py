@@ -1,23 +1,19 @@
-"""RUN or FILE of task match -> what compares embeddings, and its report on pairs, with the plain cosine beside it."""
+"""What compares embeddings, and pairs of them -> a report and files, with the plain cosine beside it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from fastface.card import MatchCard, Threshold
-from fastface.checkpoint import Checkpoint, write_json
-from fastface.config import RunConfig
+from fastface.card import Threshold
+from fastface.checkpoint import write_json
+from fastface.comparator import load_matcher
 from fastface.eval_settings import EvalSet
 from fastface.evaluation import Result
 from fastface.match_evaluation import (
     EmbeddingPairs,
-    Score,
     cosine_scores,
     figures_of,
-    module_score,
     open_embedding_pairs,
     score_pairs,
 )
@@ -37,61 +33,7 @@ from fastface.metrics.pairs import write_pairs
 from fastface.metrics.pictures import verification_picture
 from fastface.metrics.report import format_report
 from fastface.metrics.tuning import Tuned, tune
-from fastface.models.matcher import Comparator
-from fastface.predictor import find_checkpoint, read_network
-from fastface.task_settings import MatchTask
-from fastface.tasks import build_matcher
-
-
-class LoadedMatcher(NamedTuple):
-    """What compares embeddings, by the rules of its card."""
-
-    score: Score
-    card: MatchCard
-    origin: str
-
-
-def load_matcher(model: str | Path, *, device: str = "cpu") -> LoadedMatcher:
-    """Load a run folder (its best checkpoint, else its newest), a step folder, or an .onnx file with its card.
-
-    Raises:
-        ValueError: where there is no such model, it is of another task, or it is damaged.
-    """
-    path = Path(model)
-    if path.suffix == ".onnx":
-        if not path.is_file():
-            raise ValueError(f"no such file: {path}")
-        return LoadedMatcher(onnx_score(path), MatchCard.read(path.with_suffix(".json")), str(path))
-    saved = find_checkpoint(path)
-    network, card = comparator_of(saved)
-    return LoadedMatcher(module_score(network, device), card, str(saved.path))
-
-
-def comparator_of(saved: Checkpoint) -> tuple[Comparator, MatchCard]:
-    """Build what ships of a checkpoint of task match, and its card."""
-    if saved.state["card"].get("kind") != "match":
-        raise ValueError(f"{saved.path} embeds images: what compares embeddings is a run of task match")
-    config = RunConfig.model_validate_json(json.dumps(saved.state["config"]))
-    assert isinstance(config.task, MatchTask)
-    card = MatchCard.model_validate(saved.state["card"])
-    matcher = build_matcher(config.task, card.embedding_sizes)
-    matcher.load_state_dict(read_network(saved.path))
-    return Comparator(matcher), card
-
-
-def onnx_score(path: Path) -> Score:
-    """Run an .onnx file on the CPU."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-    def score(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        inputs = {"first": first.astype(np.float32), "second": second.astype(np.float32)}
-        return np.asarray(session.run(None, inputs)[0])
-
-    return score
+from fastface.predictor import run_folder_of
 
 
 def assess_matcher(
@@ -109,7 +51,7 @@ def assess_matcher(
     opened = open_embedding_pairs(settings, loaded.card.embedding_sizes, seed=seed)
     scores = {"match": score_pairs(opened, loaded.score), **cosine_scores(opened)}
     results = {name: figures_of(opened, values) for name, values in scores.items()}
-    folder = out or _folder_for(model) / "eval" / _name_of(embeddings, pairs)
+    folder = out or run_folder_of(model) / "eval" / _name_of(embeddings, pairs)
     lines = [f"{loaded.origin} on {opened.about}", "", format_report(results), ""]
     content: dict[str, object] = {"model": str(model), "pairs": opened.about}
     llrs: dict[str, np.ndarray] = {}
@@ -196,12 +138,6 @@ def at_card_thresholds(thresholds: list[Threshold], result: Result) -> list[str]
             f"({r.false_matches:,} errors), FNMR {r.fnmr:.4f} ({r.false_non_matches:,})"
         )
     return lines
-
-
-def _folder_for(model: Path) -> Path:
-    if model.suffix == ".onnx":
-        return model.parent
-    return model if (model / "checkpoints").is_dir() else model.parent.parent
 
 
 def _name_of(embeddings: Sequence[Path], pairs: str) -> str:

@@ -20,7 +20,7 @@ from fastface.metrics.comparison import compare, format_comparison
 from fastface.metrics.curve import calibrate
 from fastface.metrics.pairs import write_pairs
 from fastface.metrics.pictures import verification_picture
-from fastface.predictor import find_checkpoint, load_embedder, load_network, module_embedder
+from fastface.predictor import find_checkpoint, load_embedder, load_network, module_embedder, run_folder_of
 
 
 def assess(
@@ -159,13 +159,6 @@ def write_down(
     write_pairs(folder / "pairs.csv", opened.pairs, opened.images.name)
     curves = {name: (r.scores, r.same) for name, r in results.items()}
     verification_picture(folder / "verification.png", curves, training_losses(model), det=det, title=opened.title)
-
-
-def run_folder_of(model: Path) -> Path:
-    """Return where results about a model belong: its run folder, or the folder of its .onnx file."""
-    if model.suffix == ".onnx":
-        return model.parent
-    return model if (model / "checkpoints").is_dir() else model.parent.parent
 
 
 def set_name(images: Path | None, pairs: str, bin: Path | None) -> str:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from fastface import checkpoint
-from fastface.assess.pairs import run_folder_of
 from fastface.data.image_sets import ShardImages, open_images
 from fastface.data.images import ImageSpec
 from fastface.evaluation import Result, embed_images, format_report
@@ -21,7 +20,7 @@ from fastface.metrics.template_files import (
     with_detector_scores,
 )
 from fastface.metrics.templates import format_templates, template_figures
-from fastface.predictor import load_embedder
+from fastface.predictor import load_embedder, run_folder_of
 
 FOLDERS = "folders"  # in place of a file: each folder of images is a template
 

@@ -10,10 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fastface.data.embeddings import Embeddings, open_embeddings
+from fastface.data.embeddings import CHUNK, Embeddings, open_embeddings, usable
 from fastface.data.index import Index
-
-CHUNK = 1 << 16  # rows looked at together: 128 MB of 512 values
 
 
 class EmbeddingIndex(Index):
@@ -35,7 +33,7 @@ class EmbeddingIndex(Index):
             _check_same_images(first, other)
         whole = np.ones(len(first), bool)
         for folder in folders:
-            whole &= whole_rows(folder.rows)
+            whole &= usable(folder.rows)
         row = np.arange(len(whole)) if failed_too else np.flatnonzero(whole)
         if not whole.any():
             raise ValueError(f"{first.path} holds no row that is finite and not zero: make the embeddings again")
@@ -128,15 +126,6 @@ class EmbeddingIndex(Index):
     def shard_start(self) -> np.ndarray:  # type: ignore[override]
         """Refuse: there are no shards here to go through one by one."""
         raise ValueError("data.plan windowed goes from shard to shard, and data.embeddings has none: take shuffled")
-
-
-def whole_rows(rows: np.ndarray) -> np.ndarray:
-    """Say which rows [N, D] are finite and not zero, bool [N], reading them once."""
-    whole = np.empty(len(rows), bool)
-    for start in range(0, len(rows), CHUNK):
-        part = rows[start : start + CHUNK]
-        whole[start : start + CHUNK] = np.isfinite(part).all(1) & part.any(1)
-    return whole
 
 
 def _check_same_images(one: Embeddings, other: Embeddings) -> None:

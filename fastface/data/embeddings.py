@@ -19,6 +19,7 @@ from fastface.data.names import Names
 from fastface.durable import fsync_file, write_durably
 
 FORMAT = 1
+CHUNK = 1 << 16  # rows looked at together: 128 MB of 512 values
 ARRAYS = {  # file -> dtype and number of axes
     "embeddings": ("<f4", 2),
     "labels": ("<i4", 1),
@@ -99,6 +100,15 @@ def write_embeddings(
     shapes = {name: list(np.load(path / f"{name}.npy", mmap_mode="r").shape) for name in ARRAYS}
     meta = {"format": FORMAT, "fastface": __version__, **about, "arrays": shapes}
     write_durably(path / "meta.json", json.dumps(meta, indent=1).encode())
+
+
+def usable(rows: np.ndarray) -> np.ndarray:
+    """Say which rows [N, D], in memory or mapped, have a direction: are finite and not zero; bool [N]."""
+    good = np.empty(len(rows), bool)
+    for start in range(0, len(rows), CHUNK):
+        part = rows[start : start + CHUNK]
+        good[start : start + CHUNK] = np.isfinite(part).all(axis=1) & part.any(axis=1)
+    return good
 
 
 def _packed(names: Iterable[str]) -> Names:

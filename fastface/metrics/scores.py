@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from fastface.data.embeddings import usable
+
 CHUNK = 16_384  # pairs at a time: 16,384 x 512 float64 take 64 MB a side
 
 
@@ -45,11 +47,6 @@ def unit(rows: np.ndarray, mean: np.ndarray | None = None) -> np.ndarray:
         rows = rows - mean
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(np.isfinite(length) & (length > 0), length, np.nan)
-
-
-def usable(rows: np.ndarray) -> np.ndarray:
-    """Say which rows have a direction: finite and not zero; bool [N]."""
-    return np.logical_and(np.isfinite(rows).all(axis=1), rows.any(axis=1))
 
 
 def _chunks(total: int) -> list[slice]:

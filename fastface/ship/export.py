@@ -35,6 +35,8 @@ class Exported(NamedTuple):
     difference: float
     about: str
     """What was compared."""
+    result: Result | None
+    """The file's scores of the calibration pairs."""
 
     def report(self) -> str:
         lines = [
@@ -81,14 +83,16 @@ def export(
     partial = folder / "model.onnx.partial"
     try:
         write_onnx(load_network(saved), embedder.card, partial)
-        difference, about = compare(embedder, open_onnx(partial, embedder.card), pairs)
+        exported = open_onnx(partial, embedder.card)
+        difference, about = compare(embedder, exported, pairs)
         if not difference <= TOLERANCE:
             raise ValueError(
                 f"onnxruntime differs from torch by {difference:.1e} on {about}; at most {TOLERANCE} is allowed"
             )
         decisions: dict[str, Any] = {}
+        result = None
         if pairs is not None:
-            result = evaluate_on(pairs, embedder, batch=config.eval.batch_size, intervals=False)
+            result = evaluate_on(pairs, exported, batch=config.eval.batch_size, intervals=False)
             decisions = decisions_of(result, pairs, partial, targets, strict=strict)
         kept = ("step", "dataset_id", "num_classes", "config", "versions", "origin")
         training = {key: saved.state[key] for key in kept if key in saved.state}
@@ -98,7 +102,7 @@ def export(
         partial.replace(folder / "model.onnx")
     finally:
         partial.unlink(missing_ok=True)
-    return Exported(folder / "model.onnx", card, difference, about)
+    return Exported(folder / "model.onnx", card, difference, about, result)
 
 
 def calibration_pairs(config: RunConfig, card: Card, chosen: Path | None, images: Path | None) -> PairSet | None:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from fastface import checkpoint
-from fastface.assess.match import comparator_of, onnx_score
 from fastface.card import MatchCard
+from fastface.comparator import comparator_of, onnx_score
 from fastface.config import RunConfig
 from fastface.eval_settings import EvalSet
 from fastface.match_evaluation import EmbeddingPairs, module_score, open_embedding_pairs, score_pairs

@@ -94,8 +94,8 @@ def export_all(
     ranges = range_images(config, card, int8_images, int8_samples) if "int8" in chosen else None
     whole = export(model, out=out, calibrate_on=calibrate_on, images=images, targets=targets, strict=strict)
     assert isinstance(whole, Exported)
+    assert whole.result is not None
     reference = open_onnx(whole.path, whole.card)
-    before = evaluate_on(pairs, reference, batch=config.eval.batch_size, intervals=False)
     narrower: list[Narrower] = []
     refused: list[str] = []
     with tempfile.TemporaryDirectory(prefix=".export-", dir=whole.path.parent) as work:
@@ -110,7 +110,7 @@ def export_all(
             except ValueError as error:  # the pairs are fine: fp32 could be scored
                 refused.append(f"{precision} refused, and not written{older}: {error}")
                 continue
-            verdict = judge(before, after, pairs, max_drop=max_drop)
+            verdict = judge(whole.result, after, pairs, max_drop=max_drop)
             if not verdict.accepted:
                 refused.append(f"{precision} refused, and not written{older}: {verdict.reason}\n{verdict.report()}")
                 continue

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastface.data.embedding_index import EmbeddingIndex, whole_rows
+from fastface.data.embedding_index import EmbeddingIndex
 from fastface.data.embeddings import open_embeddings
 from fastface.data.plans import Pairs, PerIdentity, Shuffled, Weighted, build_plan
 from fastface.plan_settings import ClipsPlan, WindowedPlan
@@ -60,11 +60,6 @@ def test_other_images_are_refused(tmp_path: Path) -> None:
 def test_nothing_whole(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no row that is finite and not zero"):
         EmbeddingIndex([write_rows(tmp_path, people=1, images=2, failed=(0, 1))])
-
-
-def test_rows_without_a_direction() -> None:
-    rows = np.array([[1, 0], [0, 0], [np.nan, 1], [np.inf, 1], [0, -2]], np.float32)
-    assert whole_rows(rows).tolist() == [True, False, False, False, True]
 
 
 def test_plans_draw_from_it(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastface.data.embeddings import open_embeddings, write_embeddings
+from fastface.data.embeddings import open_embeddings, usable, write_embeddings
 
 
 def written(folder: Path) -> Path:
@@ -35,6 +35,14 @@ def test_rows_that_are_there_already(tmp_path: Path) -> None:
     rows.flush()
     write_embeddings(tmp_path, None, np.array([0, 0]), ["x", "y"], ["only"], {"dataset_id": "d"})
     assert open_embeddings(tmp_path).rows.sum() == 70
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 100])
+def test_rows_without_a_direction(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr("fastface.data.embeddings.CHUNK", chunk)
+    rows = np.array([[1, 0], [0, 0], [np.nan, 1], [np.inf, 1], [0, -2]], np.float32)
+    assert usable(rows).tolist() == [True, False, False, False, True]
+    assert usable(rows[:0]).tolist() == []
 
 
 def test_nothing_there(tmp_path: Path) -> None:

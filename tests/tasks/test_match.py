@@ -11,9 +11,10 @@ import pytest
 import torch
 import yaml
 
-from fastface.assess.match import assess_matcher, load_matcher
+from fastface.assess.match import assess_matcher
 from fastface.card import Card, MatchCard
 from fastface.command import load_config
+from fastface.comparator import load_matcher
 from fastface.data.batch import Batch
 from fastface.data.embedding_index import EmbeddingIndex
 from fastface.data.plans.neighbours import write_neighbours

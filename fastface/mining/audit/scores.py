@@ -29,9 +29,7 @@ class Space:
         self.rows, self.mean = embeddings.rows, mean
         self.labels = np.asarray(embeddings.labels)
         self.num_classes = len(embeddings.classes)
-        self.good = np.concatenate(
-            [np.empty(0, bool), *(usable(np.asarray(self.rows[part])) for part in chunks(len(self.rows)))]
-        )
+        self.good = usable(self.rows)
         known = np.flatnonzero(self.good)
         self.order = known[np.argsort(self.labels[known], kind="stable")]
         self.counts = np.bincount(self.labels[known], minlength=self.num_classes)
