@@ -17,7 +17,7 @@ examples:
   python tools/mine.py --checkpoint runs/me/* --out me.npz                by the class centres of task arcface
   python tools/mine.py --embeddings embeddings/me --by instance --out me.npz    by the nearest images of other people
 
-then: python fastface/train.py ... --data.plan:mined-plan --data.plan.file me.npz
+then: accelerate launch fastface/train.py --config X.yaml configs/objectives/mined.yaml --data.plan.file me.npz
 beside OUT, OUT with the ending .suspects.csv lists the pairs above --cap: probably one person, or images gone astray"""
 
 
