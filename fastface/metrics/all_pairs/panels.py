@@ -15,7 +15,7 @@ from fastface.metrics.all_pairs.keys import BINS, MIDDLE, PER_ONE
 from fastface.metrics.all_pairs.products import UNIT, half_of
 from fastface.metrics.scores import unit, usable
 
-SCANNED = 2_048  # rows at a time: 16,384 x 512 in float64 are 8 MB
+SCANNED = 2_048  # rows at a time: of 512 values 8 MB in float64
 
 
 class Rows(NamedTuple):
