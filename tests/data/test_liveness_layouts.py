@@ -255,6 +255,6 @@ def test_layouts_are_chosen_by_name_and_refused_where_that_makes_no_sense(tmp_pa
         with pytest.raises(ValueError, match=message):
             open_source("liveness", tmp_path, **settings)
     nuaa(tmp_path)
-    with pytest.raises(ValueError, match="several datasets: nuaa .*, lcc-fasd"):
+    with pytest.raises(ValueError, match=r"several datasets: nuaa .*, lcc-fasd"):
         open_source("liveness", tmp_path)
     assert list(LAYOUTS) == ["casia-fasd", "celeba-spoof", "nuaa", "replay-attack", "oulu-npu", "siw", "lcc-fasd"]
