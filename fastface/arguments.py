@@ -22,13 +22,23 @@ class Several(argparse.Action):
 
 
 def parse_with_last(
-    parser: argparse.ArgumentParser, last: str, count: int, arguments: Sequence[str] | None = None
+    parser: argparse.ArgumentParser,
+    last: str,
+    count: int,
+    arguments: Sequence[str] | None = None,
+    *,
+    unless: str | None = None,
 ) -> dict[str, Any]:
-    """Parse a command line in which `count` words, the positional `last` (nargs="*"), belong to no option."""
+    """Parse a command line in which `count` words, the positional `last` (nargs="*"), belong to no option.
+
+    unless: an option with which there may be none.
+    """
     options = vars(parser.parse_args(arguments))
     own, several = options[last], options.pop("last_several", None)
+    if not own and unless is not None and options[unless]:
+        return options
     if not own and several is not None and len(options[several]) > count:
         options[several], options[last] = options[several][:-count], options[several][-count:]
     elif len(own) != count:
-        parser.error(f"{len(own)} of {count} {last} given")
+        parser.error(f"{count} of {last} wanted, {len(own)} given")
     return options

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastface.data.images import Rejected, load_rgb
 from fastface.data.sources import nearest_path, read_file
-from fastface.decision import Step
+from fastface.decision import Step, ms_since
 from fastface.face_cut import Cut, FaceFinder, Seen
 
 
@@ -24,6 +24,8 @@ class Captured(NamedTuple):
     steps: list[Step]
     refusals: list[str]
     """Why it goes no further."""
+    num_faces: int = 1
+    """The most that were found in one image."""
 
 
 class Capture:
@@ -43,19 +45,25 @@ class Capture:
         Raises:
             ValueError: where it cannot be read.
         """
-        subject, steps = str(path), list[Step]()
         began = time.perf_counter()
         images = [read_photograph(Path(path))]
         height, width = images[0].shape[:2]
-        steps.append(Step("read", subject, _ms(began), f"{width}x{height} px"))
-        seen: list[Seen] = [Seen(None, 0) for _ in images]
+        read = Step("read", str(path), ms_since(began), f"{width}x{height} px")
+        captured = self.take(str(path), images)
+        return captured._replace(steps=[read, *captured.steps])
+
+    def take(self, subject: str, images: Sequence[np.ndarray]) -> Captured:
+        """Take in the image, or the frames of a clip, uint8 RGB [H, W, 3]."""
+        steps: list[Step] = []
+        seen = [Seen(None, 1) for _ in images]
         if self.finder is not None:
             began = time.perf_counter()
             seen = [self.finder(image) for image in images]
-            step, refusal = told(subject, seen, self.finder, _ms(began))
+            step, refusal = told(subject, seen, self.finder, ms_since(began))
             steps.append(step)
             if refusal is not None:
-                return Captured(subject, [], steps, [refusal])
+                return Captured(subject, [], steps, [refusal], 0)
+        most = max(one.num_faces for one in seen)
         began = time.perf_counter()
         done: dict[Cut, np.ndarray] = {}
         try:
@@ -63,9 +71,9 @@ class Capture:
                 if cut not in done:
                     done[cut] = np.stack([cut(image, one.face) for image, one in zip(images, seen, strict=True)])
         except Rejected as error:
-            return Captured(subject, [], steps, [f"{subject}: the face cannot be cut out: {error}"])
-        steps.append(Step("cut", subject, _ms(began), "; ".join(map(str, done))))
-        return Captured(subject, [done[cut] for cut in self.cuts], steps, [])
+            return Captured(subject, [], steps, [f"{subject}: the face cannot be cut out: {error}"], most)
+        steps.append(Step("cut", subject, ms_since(began), "; ".join(map(str, done))))
+        return Captured(subject, [done[cut] for cut in self.cuts], steps, [], most)
 
 
 def read_photograph(path: Path) -> np.ndarray:
@@ -84,13 +92,9 @@ def told(subject: str, seen: Sequence[Seen], finder: FaceFinder, ms: float) -> t
     faces = [one.face for one in seen if one.face is not None]
     if not faces:
         step = Step("detect", subject, ms, "no face", None, finder.rules.threshold, False, name)
-        return step, f"no face found in {subject} ({name}, score {finder.rules.threshold:g} or more)"
+        return step, f"{subject}: no face found ({name}, score {finder.rules.threshold:g} or more)"
     most = max(one.num_faces for one in seen)
     which = "the largest was taken" if finder.rules.pick == "largest" else "the one nearest to the centre was taken"
     said = "one face" if most == 1 else f"{most} faces: {which}"
     score = float(np.mean([face.score for face in faces]))
     return Step("detect", subject, ms, f"{said} ({name})", score, finder.rules.threshold, True, name), None
-
-
-def _ms(began: float) -> float:
-    return (time.perf_counter() - began) * 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,6 +31,11 @@ class Step(NamedTuple):
     def __str__(self) -> str:
         score = "" if self.score is None else f"score {self.score:.4f}"
         return f"{self.name:<9}{self.ms:8.1f} ms  {score:<13} {self.subject}: {self.said}".replace(" : ", " ")
+
+
+def ms_since(began: float) -> float:
+    """Return the ms since time.perf_counter() gave `began`."""
+    return (time.perf_counter() - began) * 1000
 
 
 class Comparison(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastface.card import Calibration, Threshold
-from fastface.decision import Step
+from fastface.decision import Step, ms_since
 from fastface.embedding import open_model
 from fastface.face_cut import Cut, FaceFinder, cut_for
 from fastface.predictor import Embedder
@@ -86,26 +86,31 @@ class Recognition:
         decides = self.fuser.card if self.fuser is not None else self.models[0].embedder.card
         return getattr(decides, "calibration", None) if self.one_space else None
 
-    def embed(self, pictures: Sequence[np.ndarray], subject: str = "") -> tuple[np.ndarray, list[Step]]:
-        """Embed one subject: uint8 [F, H, W, 3] for each model -> float32 [D], not of unit length, and the steps.
+    def rows(self, pictures: Sequence[np.ndarray], subject: str = "") -> tuple[np.ndarray, list[Step]]:
+        """Embed pictures, uint8 [B, H, W, 3] for each model -> float32 [B, D], not of unit length, and the steps.
 
-        Frames of a clip count by the mean of their embeddings. Several models' embeddings stand side by side, or are
-        fused.
+        Several models' embeddings stand side by side, or are fused.
         """
-        steps, rows = [], []
+        steps, parts = [], []
         for model, own in zip(self.models, pictures, strict=True):
             began = time.perf_counter()
-            rows.append(np.asarray(model.embedder(own), np.float64).mean(axis=0))
-            frames = f", mean of {len(own)} frames" if len(own) > 1 else ""
-            said = f"{len(rows[-1])} values{frames} ({Path(model.name).name})"
-            steps.append(Step("embed", subject, _ms(began), said, model=model.name))
-        row = np.concatenate(rows).astype(np.float32)
+            parts.append(np.asarray(model.embedder(own), np.float32))
+            frames = f" of {len(own)} frames" if len(own) > 1 else ""
+            said = f"{parts[-1].shape[1]} values{frames} ({Path(model.name).name})"
+            steps.append(Step("embed", subject, ms_since(began), said, model=model.name))
+        rows = np.concatenate(parts, axis=1)
         if self.fuser is not None:
             began = time.perf_counter()
-            fused = self.fuser.fuse(row[None])[0]
-            steps.append(Step("fuse", subject, _ms(began), f"{len(row)} values -> {len(fused)}"))
-            row = fused
-        return row, steps
+            fused = np.asarray(self.fuser.fuse(rows), np.float32)
+            said = f"{rows.shape[1]} values -> {fused.shape[1]}"
+            steps.append(Step("fuse", subject, ms_since(began), said, model=self.fuser.origin))
+            rows = fused
+        return rows, steps
+
+    def embed(self, pictures: Sequence[np.ndarray], subject: str = "") -> tuple[np.ndarray, list[Step]]:
+        """Embed one subject as `rows`, float32 [D]: the frames of a clip count by the mean of their embeddings."""
+        rows, steps = self.rows(pictures, subject)
+        return rows.mean(axis=0, dtype=np.float64).astype(np.float32), steps
 
     def identity(self) -> dict[str, Any]:
         """Say what the bits of an embedding depend on, as plain values: the models, not where their files lie."""
@@ -120,10 +125,6 @@ class Recognition:
 
 def _width(embedder: Embedder) -> int:
     return embedder.card.embedding_size * (2 if embedder.card.flip == "concat" else 1)
-
-
-def _ms(began: float) -> float:
-    return (time.perf_counter() - began) * 1000
 
 
 def _load_fusion(fusion: str | Path, sizes: tuple[int, ...], device: str) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from fastface.capture import Capture
 from fastface.card import Threshold
 from fastface.comparator import LoadedMatcher, load_matcher
-from fastface.decision import Comparison, Decision, Step
+from fastface.decision import Comparison, Decision, Step, ms_since
 from fastface.detection import DetectorSpec
 from fastface.face_cut import FaceFinder
 from fastface.metrics.scores import unit
@@ -100,7 +100,7 @@ class Verifier:
         began = time.perf_counter()
         comparison = self.match(*rows)
         passed = None if comparison.same is None else bool(comparison.same)
-        ms = (time.perf_counter() - began) * 1000
+        ms = ms_since(began)
         wanted = None if self.threshold is None else self.threshold.threshold
         said = "cosine" if self.matcher is None else f"matcher {self.matcher.origin}"
         steps.append(Step("match", "", ms, said, comparison.score, wanted, passed))

@@ -16,8 +16,8 @@ from pathlib import Path
 def main() -> int:
     from fastface.arguments import parse_with_last
 
-    options = parse_with_last(build_parser(), "images", 2)
-    images, as_json, strict = (options.pop(name) for name in ("images", "json", "strict"))
+    options = parse_with_last(build_parser(), "photos", 2)
+    images, as_json, strict = (options.pop(name) for name in ("photos", "json", "strict"))
     from fastface.verifier import Verifier
 
     try:
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("images", type=Path, nargs="*", metavar="PHOTO", help="two photographs")
+    add("photos", type=Path, nargs="*", metavar="PHOTO", help="two photographs")
     several = {"type": Path, "nargs": "+", "action": Several, "metavar": "FILE"}
     add("--recognition", **several, required=True, help="model.onnx, run or step folder; several for --fusion")
     add("--fusion", type=Path, metavar="FILE", help="makes one embedding of several --recognition: of task fusion")
