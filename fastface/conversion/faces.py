@@ -212,22 +212,25 @@ def prepare_face(data: bytes, spec: ImageSpec, align: Alignment, find: Callable[
             raise Rejected("no-face", "no face was found")
         if align.method != "pad" or spec.size is None or width * spec.size[1] == height * spec.size[0]:
             return prepare(data, spec)._replace(face=NOBODY.row())
-    if align.context is not None and face is not None:
-        _check_inside(face.box, image)
-        picture, part = cut_context(image, face.box, align.context, spec.size)
-        matrix = np.array(cut_matrix(part.tolist(), picture.shape[1], picture.shape[0])).reshape(2, 3)
-    else:
-        assert spec.size is not None
-        picture, matrix = _cut(image, face, spec.size, align)
+    picture, matrix = cut_face(image, face, spec.size, align)
     face = face or NOBODY
     moved = Face(move_boxes(face.box, matrix), move_points(face.landmarks, matrix), face.score)
     return encode(picture, spec)._replace(face=moved.row(), matrix=tuple(matrix.ravel().tolist()))
 
 
-def _cut(
-    image: np.ndarray, face: Face | None, size: tuple[int, int], align: Alignment
+def cut_face(
+    image: np.ndarray, face: Face | None, size: tuple[int, int] | None, align: Alignment
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the picture of a face, or with pad of a whole image, and the map from the image to it."""
+    """Return the picture of a face, or with pad of a whole image, and the map from the image to it.
+
+    size: (width, height) of the picture; with a context, None keeps the pixels of the image as they are.
+    Raises Rejected where the box is not in the image, or the landmarks span no face.
+    """
+    if align.context is not None and face is not None:
+        _check_inside(face.box, image)
+        picture, part = cut_context(image, face.box, align.context, size)
+        return picture, np.array(cut_matrix(part.tolist(), picture.shape[1], picture.shape[0])).reshape(2, 3)
+    assert size is not None
     if align.method == "five-point" and face is not None:
         try:
             matrix = similarity(face.landmarks, template(size))
