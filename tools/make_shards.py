@@ -85,7 +85,7 @@ def parse(arguments: list[str] | None) -> dict:
         "--fps",
         type=float,
         metavar="F",
-        help="video: frames a second to take (default: all); needed for folders of frames",
+        help="video: frames a second to take (default: all); needed for folders of frames, in liveness as well",
     )
     image = parser.add_argument_group("images (without these, images that fit keep their bytes)")
     add = image.add_argument

@@ -24,7 +24,7 @@ class Options:
     align: Alignment | None = None  # find faces and cut them out
     root: Path | None = None  # kind list: where its paths start
     annotations: Path | None = None  # kind widerface: the official list of boxes
-    fps: float | None = None  # kind video: frames a second
+    fps: float | None = None  # kinds video and liveness: frames a second
     include: Path | None = None
     exclude: Path | None = None
     min_images: int = 1  # an identity with fewer is left out

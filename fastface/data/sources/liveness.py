@@ -10,6 +10,7 @@ import numpy as np
 
 from fastface.data.sources import Source, encode_labels
 from fastface.data.sources.scan import FileSource, left_out, scan
+from fastface.data.sources.video import columns_of_frames
 
 CLASSES = ("live", "spoof")  # labels 0 and 1
 CLASS_FOLDERS = {
@@ -27,6 +28,8 @@ ATTACKS = {  # word in a path -> attack; the first word that is here decides
     **dict.fromkeys(("mask", "masks", "3d", "3dmask", "silicone", "latex", "resin", "mannequin"), "mask"),
     **dict.fromkeys(("cut", "eyecut", "cutout"), "cut"),
     **dict.fromkeys(("warp", "warped"), "warp"),
+    "still": "still",
+    "planar": "planar",
     **dict.fromkeys(("makeup", "cosmetic"), "makeup"),
     **dict.fromkeys(("deepfake", "faceswap", "swap", "morph"), "digital"),
 }
@@ -43,11 +46,12 @@ class Place(NamedTuple):
     subject: str | None  # source and person
 
 
-def open_liveness(path: Path) -> dict[str, Source]:
+def open_liveness(path: Path, fps: float | None = None) -> dict[str, Source]:
     """Scan live and spoof images; columns attack, source (where there is one) and subject say what the path tells.
 
     The first folder named as a class decides the label, folders above it the split and the source. Columns are int32
     with names in `values`; the subject is -1 where it is not known. Images outside a class folder go to `skipped`.
+    With `fps` every folder of images is a clip taken at that rate: columns clip int32 and time_ms int64 from its start.
     """
     found = scan(path)
     places = [_place(name) for name in found.names]
@@ -82,6 +86,8 @@ def open_liveness(path: Path) -> dict[str, Source]:
             if names != [""]:
                 source.columns[name], source.values[name] = numbers[rows].astype(np.int32), names
         source.columns["subject"], source.values["subject"] = subject[rows], people
+        if fps is not None:
+            source.columns |= columns_of_frames(path, chosen.names, fps)
         sources[split or ""] = source
     return sources
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +60,18 @@ def _frames(path: Path, found: Scan, depth: int, skipped: list[tuple[str, str]],
     if fps is None:
         raise ValueError(f"{path}: pictures carry no times; give --fps, the rate at which the frames were taken")
     source = FileSource(path, found, (name.split("/")[depth] for name in found.names), skipped)
-    clips, clip = np.unique([name.rpartition("/")[0] for name in found.names], return_inverse=True)
+    source.columns = columns_of_frames(path, found.names, fps)
+    return source
+
+
+def columns_of_frames(path: Path, names: Sequence[str], fps: float) -> dict[str, np.ndarray]:
+    """Number the folders of frames as clips, and time the frames in each by their order at `fps`."""
+    clips, clip = np.unique([name.rpartition("/")[0] for name in names], return_inverse=True)
     counts = np.bincount(clip)
     if (np.diff(clip) != 0).sum() != len(clips) - 1:  # a clip with folders of its own, sorted among its frames
         raise ValueError(f"{path}: some folder holds frames and folders of frames; put each clip into its own folder")
     number = np.arange(len(clip)) - np.repeat(np.cumsum(counts) - counts, counts)[np.argsort(clip, kind="stable")]
-    source.columns = {"clip": clip.astype(np.int32), "time_ms": np.rint(number * 1000 / fps).astype(np.int64)}
-    return source
+    return {"clip": clip.astype(np.int32), "time_ms": np.rint(number * 1000 / fps).astype(np.int64)}
 
 
 def _videos(path: Path, found: Scan, depth: int, skipped: list[tuple[str, str]], fps: float | None) -> Source:

@@ -1,15 +1,17 @@
-"""(seed, number) -> live pictures of a person and attacks on them, each with its path in a liveness folder."""
+"""(seed, number) -> live pictures or clips of a person and attacks on them, with their paths in a liveness folder."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
 from fastface.data.synthetic.anatomy import Identity
+from fastface.data.synthetic.attacks.clips import CLIPS, film
 from fastface.data.synthetic.attacks.present import VARIANTS, Key, present, retake
 from fastface.data.synthetic.render import render
 from fastface.data.synthetic.shot import Shot
 from fastface.spelling import nearest
 
+FIRST_CLIP = 1_000_000  # numbers of clips are above those of pictures
 SHARPER = 2  # an attack's source has this many times the side, else printing it again would blur it
 
 
@@ -22,6 +24,15 @@ def variants_of(names: str) -> dict[str, tuple[str, ...]]:
             raise ValueError(f"attack {name!r}{nearest(name, known)}; choose from {', '.join(sorted(known))}")
         chosen[name] = tuple(variant for variant in VARIANTS if name in (variant, variant.split("-")[0]))
     return chosen
+
+
+def clips_of(names: str) -> tuple[str, ...]:
+    """Turn "still,planar" into a tuple of kinds of attacking clips."""
+    known = CLIPS[1:]
+    for name in names.split(","):
+        if name not in known:
+            raise ValueError(f"clip {name!r}{nearest(name, known)}; choose from {', '.join(known)}")
+    return tuple(dict.fromkeys(names.split(",")))
 
 
 def draw_attacks(
@@ -47,3 +58,19 @@ def draw_attacks(
                 path,
                 present(face.image, variant, Key(seed, number, image), site=site, shape=(size_px, size_px)),
             )
+
+
+def draw_clips(
+    seed: int, number: int, clips: int, size_px: int, kinds: tuple[str, ...], sites: int, num_frames: int, fps: float
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (path, uint8 [size, size, 3]) of the frames of `clips` genuine clips and as many of each attack.
+
+    Paths are SITE/live/PERSON/CLIP/FRAME.png and SITE/spoof/KIND/PERSON/CLIP/FRAME.png; no two show the same moments.
+    """
+    who, site = Identity.draw(seed, number), number % sites
+    for place, kind in enumerate(("genuine", *kinds)):
+        folder = f"site-{site}/" + ("live" if kind == "genuine" else f"spoof/{kind}") + f"/id-{number:05d}"
+        for clip in range(place * clips, (place + 1) * clips):
+            taken = film(kind, who, Key(seed, number, FIRST_CLIP + clip), size_px, num_frames, fps, site=site)
+            for k, frame in enumerate(taken.frames):
+                yield f"{folder}/clip-{clip:04d}/{k:04d}.png", frame

@@ -1,14 +1,15 @@
 """A picture and the name of an attack -> the attack, photographed; the same picture live, photographed alike."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from fastface.data.synthetic.attacks.placement import Placement
-from fastface.data.synthetic.attacks.printing import draw_printer, printed
+from fastface.data.synthetic.attacks.printing import Printer, draw_printer, printed
 from fastface.data.synthetic.attacks.recapture import draw_camera, take
-from fastface.data.synthetic.attacks.screen import draw_display, shown
-from fastface.data.synthetic.attacks.sheet import draw_edges, draw_room, in_room
+from fastface.data.synthetic.attacks.screen import Display, draw_display, shown
+from fastface.data.synthetic.attacks.sheet import Room, draw_edges, draw_room, in_room
 from fastface.data.synthetic.draws import DEVICE, PRESENTATION, SENSOR, chance, generator, normal, uniform
 from fastface.spelling import nearest
 
@@ -36,28 +37,53 @@ def present(
     """
     if variant not in VARIANTS:
         raise ValueError(f"attack {variant!r}{nearest(variant, VARIANTS)}; choose from {', '.join(VARIANTS)}")
-    source, shape = _planes(image), shape or image.shape[:2]
+    source, shape = to_planes(image), shape or (image.shape[0], image.shape[1])
     rng = generator(*key, PRESENTATION)
-    device = generator(
-        key.seed, (NUM_DEVICES * site + int(rng.integers(NUM_DEVICES))) * 64 + VARIANTS.index(variant), -1, DEVICE
-    )
+    instrument = draw_instrument(rng, variant, key.seed, site, shape)
     placement = draw_placement(rng, bends=variant in SCREENS)
-    if variant in SCREENS:
-        printer = draw_printer(device, SCREENS[variant])
-        edges = draw_edges(rng, shape, (0.0, 0.06), printer.paper, seen=0.5)
-        layer = printed(source, printer, placement, shape, int(rng.integers(64)))
-        room = draw_room(rng, shape, edges, printer.gloss)
-    else:
-        display = draw_display(device, DISPLAYS[variant])
-        edges = draw_edges(rng, shape, (0.01, 0.06), (0.03, 0.03, 0.035), seen=0.4)
-        layer = shown(source, display, placement, shape, uniform(rng, 0, 1))
-        room = draw_room(rng, shape, edges, display.gloss)
-    return _photographed(in_room(layer, placement, room), key, site)
+    camera = draw_camera(*key, site)
+    return take(instrument.show(source, placement), camera, generator(*key, SENSOR))
 
 
 def retake(image: np.ndarray, key: Key, *, site: int = 0) -> np.ndarray:
     """Photograph a picture, uint8 [H, W, 3] RGB, as if it were the scene itself: the live class."""
-    return _photographed(_planes(image), key, site)
+    return take(to_planes(image), draw_camera(*key, site), generator(*key, SENSOR))
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """A printed sheet or a display, in its room; it may show one picture or the frames of a clip."""
+
+    device: Printer | Display
+    room: Room
+    shape: tuple[int, int]
+    offset: int
+    """Which piece of paper."""
+    phase: float
+    """Where the refresh of the display stands at the beginning."""
+
+    def show(self, source: np.ndarray, placement: Placement, span: float = 1.0, seconds: float = 0.0) -> np.ndarray:
+        """Return what is before the camera, float32 planes [3, H, W], of a source's planes [3, h, w]."""
+        if isinstance(self.device, Printer):
+            layer = printed(source, self.device, placement, self.shape, self.offset, span)
+        else:
+            phase = self.phase + seconds * self.device.band_speed
+            layer = shown(source, self.device, placement, self.shape, phase, span)
+        return in_room(layer, placement, self.room)
+
+
+def draw_instrument(rng: np.random.Generator, variant: str, seed: int, site: int, shape: tuple[int, int]) -> Instrument:
+    """Draw one of a site's devices of this variant, and the room around it."""
+    number = NUM_DEVICES * site + int(rng.integers(NUM_DEVICES))
+    devices = generator(seed, 64 * number + VARIANTS.index(variant), -1, DEVICE)
+    if variant in SCREENS:
+        device = draw_printer(devices, SCREENS[variant])
+        edges = draw_edges(rng, shape, (0.0, 0.06), device.paper, seen=0.5)
+    else:
+        device = draw_display(devices, DISPLAYS[variant])
+        edges = draw_edges(rng, shape, (0.01, 0.06), (0.03, 0.03, 0.035), seen=0.5)
+    room = draw_room(rng, shape, edges, device.gloss)
+    return Instrument(device, room, shape, int(rng.integers(64)), uniform(rng, 0, 1))
 
 
 def draw_placement(rng: np.random.Generator, *, bends: bool) -> Placement:
@@ -75,12 +101,8 @@ def draw_placement(rng: np.random.Generator, *, bends: bool) -> Placement:
     )
 
 
-def _photographed(planes: np.ndarray, key: Key, site: int) -> np.ndarray:
-    camera = draw_camera(*key, site)
-    return take(planes, camera, generator(*key, SENSOR))
-
-
-def _planes(image: np.ndarray) -> np.ndarray:
+def to_planes(image: np.ndarray) -> np.ndarray:
+    """Turn uint8 [H, W, 3] into float32 planes [3, H, W] in [0, 1]."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < MIN_SIDE_PX:
         raise ValueError(
             f"a picture must be uint8 [H, W, 3] RGB with sides of at least {MIN_SIDE_PX} px, not {image.dtype} "
