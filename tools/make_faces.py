@@ -194,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
         "--attacks",
         metavar="NAMES",
         help="draw SITE/live and SITE/spoof for make_shards.py liveness, as many of each attack as live ones: print, "
-        f"replay, or one variant such as print-laser ({', '.join(VARIANTS)}), with commas between",
+        f"replay, cut, mask, or one variant such as print-laser ({', '.join(VARIANTS)}), with commas between",
     )
     parser.add_argument(
         "--clips",

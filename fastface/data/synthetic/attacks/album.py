@@ -1,17 +1,20 @@
 """(seed, number) -> live pictures or clips of a person and attacks on them, with their paths in a liveness folder."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
 
 from fastface.data.synthetic.anatomy import Identity
 from fastface.data.synthetic.attacks.clips import CLIPS, film
-from fastface.data.synthetic.attacks.present import VARIANTS, Key, present, retake
+from fastface.data.synthetic.attacks.present import CUTS, MASKS, VARIANTS, Key, present, retake
 from fastface.data.synthetic.render import render
 from fastface.data.synthetic.shot import Shot
 from fastface.spelling import nearest
 
 FIRST_CLIP = 1_000_000  # numbers of clips are above those of pictures
+FIRST_WEARER = 2**31  # people who wear masks are nobody of the set
+BARE = {"occluder": "none", "glasses": False, "sunglasses": False, "hat": "none", "eye_closure": 0.0}
 SHARPER = 2  # an attack's source has this many times the side, else printing it again would blur it
 
 
@@ -52,12 +55,20 @@ def draw_attacks(
         for k in range(images):
             image = place * images + k
             variant = variants[(number + k) % len(variants)]
-            face = render(who, Shot.draw(seed, who, image), SHARPER * size_px)
             path = f"site-{site}/spoof/{variant}/id-{number:05d}/{image:04d}.png"
-            yield (
-                path,
-                present(face.image, variant, Key(seed, number, image), site=site, shape=(size_px, size_px)),
-            )
+            yield path, _attacked(who, image, size_px, variant, site)
+
+
+def _attacked(who: Identity, image: int, size_px: int, variant: str, site: int) -> np.ndarray:
+    key, shape = Key(who.seed, who.number, image), (size_px, size_px)
+    shot, wearer = Shot.draw(who.seed, who, image), None
+    if variant in CUTS or variant in MASKS:  # made of a picture with nothing before the face
+        shot = dataclasses.replace(shot, **BARE)
+        other = Identity.draw(who.seed, FIRST_WEARER + who.number)
+        pose = {name: getattr(shot, name) for name in ("yaw", "pitch", "roll", "scale", "x", "y")}
+        wearer = render(other, dataclasses.replace(Shot.draw(who.seed, other, image), **BARE, **pose), size_px)
+    face = render(who, shot, SHARPER * size_px)
+    return present(face.image, variant, key, site=site, shape=shape, landmarks=face.landmarks, wearer=wearer)
 
 
 def draw_clips(

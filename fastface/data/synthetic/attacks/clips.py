@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastface.data.synthetic.anatomy import Identity
-from fastface.data.synthetic.attacks.placement import Placement, grid, sample
+from fastface.data.synthetic.attacks.placement import Placement, grid, in_plane, sample
 from fastface.data.synthetic.attacks.present import DISPLAYS, SCREENS, Key, draw_instrument, to_planes
 from fastface.data.synthetic.attacks.recapture import draw_camera, meter, steady, take
 from fastface.data.synthetic.draws import MOTION, PRESENTATION, SENSOR, SHAKE, generator, uniform
@@ -149,4 +149,4 @@ def _drawn(identity: Identity, shot: Shot, size_px: int) -> tuple[np.ndarray, np
         shot, scale=shot.scale / SPAN, x=0.5 + (shot.x - 0.5) / SPAN, y=0.5 + (shot.y - 0.5) / SPAN
     )
     face = render(identity, wide, round(size_px * SPAN * FINER))
-    return to_planes(face.image), (face.landmarks / face.image.shape[0] - 0.5) * SPAN
+    return to_planes(face.image), in_plane(face.landmarks, face.image.shape) * SPAN

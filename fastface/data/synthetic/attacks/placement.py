@@ -81,6 +81,12 @@ def grid(shape: tuple[int, int], fine: int = 1) -> tuple[np.ndarray, np.ndarray]
     return np.broadcast_to(x, (high * fine, wide * fine)), np.broadcast_to(y[:, None], (high * fine, wide * fine))
 
 
+def in_plane(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Turn points in px, [N, 2], of a picture [H, W, ...] into places of its plane."""
+    high, wide = shape[:2]
+    return (np.asarray(points, np.float64) - [wide / 2, high / 2]) / min(high, wide)
+
+
 def sample(planes: np.ndarray, u: np.ndarray, v: np.ndarray, span: float = 1.0) -> np.ndarray:
     """Look a source, float32 planes [C, h, w], up at places of its plane; mirrored beyond its edges.
 
