@@ -41,7 +41,7 @@ def draw_cut(rng: np.random.Generator) -> Cut:
         waves=int(rng.integers(3, 9)),
         hole_wide=uniform(rng, 0.27, 0.36),
         hole_high=uniform(rng, 0.13, 0.19),
-        rim=uniform(rng, 0.02, 0.05),
+        rim=uniform(rng, 0.008, 0.03),
     )
 
 
