@@ -55,6 +55,10 @@ def _pictures(path: Path) -> Iterator[tuple[str, bytes]]:
     found = scan(path)
     if not found.names:
         raise ValueError(f"{path} holds no pictures. Left out: {left_out(found.skipped)}")
+    seen: dict[str, str] = {}
+    for name in found.names:
+        if (other := seen.setdefault(str(Path(name).with_suffix(".png")), name)) != name:
+            raise ValueError(f"{path}: {other} and {name} would both be {Path(name).with_suffix('.png')}; rename one")
     source: Source = FileSource(path, found, found.names, found.skipped)
     for i in range(len(source)):
         yield source.name(i), source.read(i)
