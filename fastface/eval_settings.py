@@ -21,6 +21,8 @@ class EvalSet(Section):
     crop: float | Literal["as-trained", "none"] = "as-trained"
     """How a folder's or archive's images are cut before resizing: a central fraction, as the training shards were,
     or not at all. Shards and .bin files are taken as they are."""
+    windows: int = Field(default=1, ge=1)
+    """For task temporal: score so many windows of each clip, spread evenly, and take their mean."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "EvalSet":
