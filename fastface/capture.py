@@ -38,9 +38,7 @@ class Capture:
         checks: what tells live faces from attacks; a subject must be live by each.
     """
 
-    def __init__(
-        self, cuts: Sequence[Cut], finder: FaceFinder | None = None, checks: Sequence[LiveCheck] = ()
-    ) -> None:
+    def __init__(self, cuts: Sequence[Cut], finder: FaceFinder | None = None, checks: Sequence[LiveCheck] = ()) -> None:
         self.cuts, self.finder, self.checks = tuple(cuts), finder, tuple(checks)
 
     def __call__(self, path: str | Path, *, live: bool = True) -> Captured:

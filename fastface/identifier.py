@@ -59,10 +59,8 @@ class Identified:
         best, t = self.candidates[0], self.threshold
         if t is None:
             return f"{best.person} is likest, {best.score:.4f}; the gallery has no threshold: give --threshold"
-        doubt = "" if t.supported else "a guess, "
         sign = "below" if self.person is None else "at or above"
-        wanted = f"{sign} {t.threshold:.4f} ({doubt}for FPIR {t.target_fpir:g})" if t.target_fpir else f"{sign} {t.threshold:.4f}"
-        return f"{best.person} scores {best.score:.4f}, {wanted}"
+        return f"{best.person} scores {best.score:.4f}, {sign} {t.threshold:.4f} ({t.about})"
 
     def __str__(self) -> str:
         lines = [str(step) for step in self.steps]
@@ -149,7 +147,7 @@ class Identifier:
         self.capture = Capture(system.recognition.cuts, system.finder, checks)
         self.threshold = self.gallery.threshold(fpir, system.recognition.thresholds)
         if threshold is not None:
-            self.threshold = GalleryThreshold(threshold, 0.0, True, "as given")
+            self.threshold = GalleryThreshold(threshold, None, True, "as given")
 
     def identify(self, photo: str | Path) -> Identified:
         """Say whom a photograph shows; one that cannot be read, has no face or shows no living person is refused."""
@@ -204,8 +202,7 @@ def identify(
     t = identifier.threshold
     lines = []
     if t is not None:
-        doubt = "" if t.supported else "! a guess, searches are few: "
-        lines.append(f"{doubt}threshold {t.threshold:.4f}: {t.source}")
+        lines.append(f"threshold {t.threshold:.4f} {t.about}: {t.source}")
     if len(found) == 1:
         return found, "\n".join([str(found[0]), *lines])
     counts = {name: sum(each.decision == name for each in found) for name in ("identified", "nobody", "refused")}

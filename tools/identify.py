@@ -18,7 +18,7 @@ examples:
 Model and detector are those that the gallery was made with. Nobody is found below the threshold: that at which --fpir
 of searches for people who are not enrolled find somebody, counted in this gallery with its own images.
 
-exit codes: 0 every photograph shows somebody who is enrolled, 1 not every one does, 2 wrong gallery, model or options"""
+exit codes: 0 every photograph shows somebody who is enrolled, 1 not every one does, 2 wrong gallery, model, options"""
 
 
 def main(arguments: list[str] | None = None) -> int:
