@@ -14,7 +14,6 @@ from torch import nn
 
 from fastface import __version__, checkpoint, dist
 from fastface.advice import advise
-from fastface.card import Card, MatchCard, card_of
 from fastface.command import Command
 from fastface.config import RunConfig
 from fastface.data.augment import Augment
@@ -29,6 +28,7 @@ from fastface.data.plan import Plan
 from fastface.data.shard_cache import CacheOptions
 from fastface.ema import WeightAverage
 from fastface.hardware import decode_threads_of, decoder_of, memory_told, start_processes
+from fastface.kinds import KINDS
 from fastface.optim import LateStart, Schedule, build_schedule
 from fastface.restored import restored_average, restored_neighbours, restored_optimizer, restored_task
 from fastface.run_folder import check_plan, check_resumable, differences, find_resumable, hold, new_folder, settle
@@ -131,7 +131,7 @@ def build_run(command: Command) -> Run:
     loader = build_loader(config, index, plan, micro, accelerator.device)
     state = {
         "config": config.model_dump(mode="json"),
-        "card": card_for(config, index).model_dump(mode="json"),
+        "card": KINDS[config.task.kind].card(config, index).model_dump(mode="json"),
         "dataset_id": index.dataset_id,
         "embeddings": embeddings_of(index),
         "num_classes": index.num_classes,
@@ -258,12 +258,6 @@ def open_data(config: RunConfig) -> Index:
 def embeddings_of(index: Index) -> str | None:
     """Return what the embeddings to learn from are known by; None for images."""
     return index.sha256 if isinstance(index, EmbeddingIndex) else None
-
-
-def card_for(config: RunConfig, index: Index) -> Card | MatchCard:
-    if isinstance(index, EmbeddingIndex):
-        return MatchCard(embedding_sizes=index.sizes, embeddings=index.made_of)
-    return card_of(config, index.meta.get("options", {}))
 
 
 def micro_batch_of(config: RunConfig, saved: checkpoint.Checkpoint | None) -> int:
