@@ -85,6 +85,11 @@ class Calibration(BaseModel):
 
 
 Precision = Literal["fp32", "fp16", "int8"]
+OTHER_KINDS = {
+    "match": "compares embeddings, and takes no images: evaluate.py --protocol match does",
+    "liveness": "tells live faces from attacks, and embeds nothing: evaluate.py --protocol liveness takes it",
+}
+"""What is said of a model of another kind where one that embeds images is wanted."""
 
 
 class Card(BaseModel):
@@ -134,8 +139,9 @@ class Card(BaseModel):
     @classmethod
     def of(cls, content: Any, where: str) -> "Card":
         """Check the contents of a card; ValueError says what is wrong with it."""
-        if isinstance(content, dict) and content.get("kind") == "match":
-            raise ValueError(f"{where} compares embeddings, and takes no images: evaluate.py --protocol match does")
+        kind = content.get("kind") if isinstance(content, dict) else None
+        if kind in OTHER_KINDS:
+            raise ValueError(f"{where} {OTHER_KINDS[kind]}")
         try:
             return cls.model_validate(content)
         except ValueError as error:

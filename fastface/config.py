@@ -12,7 +12,7 @@ from fastface.data.normalisation import PerColour, in_words, three
 from fastface.eval_settings import EvalConfig
 from fastface.plan_settings import PlanSettings, ShuffledPlan
 from fastface.section import ColumnValues, Folders, Section
-from fastface.task_settings import ArcFaceTask, MatchTask, TaskSettings
+from fastface.task_settings import ArcFaceTask, TaskSettings
 
 
 def _as_place(value: str | Path | None) -> str | Path | None:
@@ -244,17 +244,19 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
-        match = isinstance(self.task, MatchTask)
-        if match != bool(self.data.embeddings):
-            raise ValueError("task match and data.embeddings go together; other tasks learn from images, data.shards")
-        for name, one in self.eval.sets.items():
-            if match != bool(one.embeddings):
-                what = "task match is evaluated on embeddings" if match else "embeddings are for task match"
-                raise ValueError(f"eval.sets.{name}: {what}")
-        if match and (self.model.weights or self.model.pretrained):
-            raise ValueError("task match has no network of images: take model.weights and model.pretrained away")
-        if match and (self.eval.flip != "none" or self.eval.centre):
-            raise ValueError("embeddings are evaluated as they are: eval.flip and eval.centre are for images")
+        name, rows = self.task.name, self.task.from_embeddings
+        if rows != bool(self.data.embeddings):
+            learns = "embeddings, data.embeddings" if rows else "images, data.shards"
+            raise ValueError(f"data.embeddings and tasks that learn from them go together: task {name} takes {learns}")
+        for key, one in self.eval.sets.items():
+            if rows != bool(one.embeddings):
+                raise ValueError(f"eval.sets.{key}: task {name} is evaluated on {'embeddings' if rows else 'images'}")
+        if rows and (self.model.weights or self.model.pretrained):
+            raise ValueError(f"task {name} has no network of images: take model.weights and model.pretrained away")
+        if self.task.kind != "recognition" and (self.eval.flip != "none" or self.eval.centre):
+            raise ValueError(
+                f"eval.flip and eval.centre are for networks that embed; task {name} is evaluated as it is"
+            )
         return self
 
     def dump(self) -> str:

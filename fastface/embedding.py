@@ -57,7 +57,7 @@ def embed_shards(
         where = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
         embedder, digest = open_model(model, where, own)
         index = Index.open(shards)
-        check_image_size(index, embedder.card)
+        check_image_size(index, embedder.card.input_size)
         about = identity_of(embedder, digest, index, batch_size, torch.device(where).type)
         return embed_into(out, embedder, index, about, own)
 

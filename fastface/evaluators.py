@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fastface import dist
-from fastface.card import Card, MatchCard
+from fastface.card import Card
 from fastface.data.image_sets import BytesImages, FileImages, ImageSet, ShardImages, open_images
 from fastface.data.images import ImageSpec
 from fastface.data.index import Index
@@ -17,7 +17,6 @@ from fastface.data.selection import ALL, Selection
 from fastface.data.sources.bin import read_bin
 from fastface.eval_settings import EvalConfig, EvalSet
 from fastface.evaluation import Embed, OpenedSets, Result, evaluate_pairs
-from fastface.match_evaluation import MatchEvaluators
 from fastface.metrics.folds import Pairs
 from fastface.metrics.pairs import read_pairs, resolve_pairs
 from fastface.metrics.sampling import sample_pairs
@@ -82,14 +81,14 @@ def images_for(
         flag = "--crop box" if cut == "box" else f"--align {cut}"
         raise ValueError(f"the model was trained on faces cut out by {cut}: give shards made with {flag}")
     if isinstance(images, ShardImages):
-        check_image_size(images.index, card)
+        check_image_size(images.index, card.input_size)
     return images
 
 
-def check_image_size(index: Index, card: Card) -> None:
-    """Raise a ValueError where a shard set's images are not of the size that a model takes."""
-    if index.image_size != card.input_size:
-        width, height = card.input_size
+def check_image_size(index: Index, size: tuple[int, int]) -> None:
+    """Raise a ValueError where a shard set's images are not of the size (width, height) that a model takes."""
+    if index.image_size != size:
+        width, height = size
         raise ValueError(
             f"{index.path} holds images of {index.image_size or 'several sizes'}, the model takes "
             f"{width}x{height}: make the shards with --size {width}x{height}"
@@ -138,10 +137,3 @@ class Evaluators(OpenedSets[PairSet]):
             values |= {f"{name}/{key}": value for key, value in result.metrics.items()}
         # Rank 0's figures for all: a last bit that differs between unlike machines must not part their ways.
         return dist.share(values)
-
-
-def build_evaluators(config: EvalConfig, card: dict[str, Any], device: torch.device) -> Evaluators | MatchEvaluators:
-    """Open the evaluation sets of a run for what its card says it trains."""
-    if card.get("kind") == "match":
-        return MatchEvaluators(config, MatchCard.model_validate(card).embedding_sizes, device)
-    return Evaluators(config, Card.model_validate(card), device)

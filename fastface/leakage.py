@@ -5,7 +5,6 @@ person 7 of one data set is not person 7 of another. Images are compared by thei
 """
 
 import hashlib
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,10 +12,11 @@ import numpy as np
 from fastface.config import RunConfig
 from fastface.data.index import Index
 from fastface.data.mixed_index import MixedIndex
-from fastface.data.selection import Selection, select
+from fastface.data.selection import select
 from fastface.data.shards import ShardReader
 from fastface.data.units import content_keys
 from fastface.data.values import listed
+from fastface.evaluators import selection_of
 
 COMPARED = 1000  # candidates whose bytes are read: crc32 and length differ by chance only once in 2^32 pairs
 
@@ -84,31 +84,35 @@ def _copies(train: Index, test: Index) -> list[str]:
     return [test.name(record) for record in [*real, *same[COMPARED:].tolist()]]
 
 
-def check_leakage(config: RunConfig, index: Index, selection_of: Callable[..., Selection]) -> list[str]:
-    """Compare a run's shard sets with those it is evaluated on; return what is to be told.
+def check_leakage(config: RunConfig, index: Index) -> list[str]:
+    """Compare what a run trains on with the shard sets that it is evaluated on; return what is to be told.
 
     Raises:
         ValueError: naming what is in both, unless eval.leakage says tell.
     """
     notes: list[str] = []
+    unknown = False
     for name, settings in config.eval.sets.items():
         if settings.images is None or not (settings.images / "meta.json").is_file():
             continue  # the task says that it needs shards
         test = select([Index.open(settings.images)], selection_of(settings), f"eval.sets.{name}")[0]
-        if leak := find_leak(index, test):
-            text = f"eval.sets.{name} holds what is trained on: {leak}"
-            if config.eval.leakage == "refuse":
-                raise ValueError(
-                    f"{text}. Make the sets anew, split by subject (make_shards.py --split train=0.8,val=0.2 --split-by "
-                    f"subject), leave them out (data.without), set data.held_out and eval.sets.{name}.held_out, or set "
-                    "eval.leakage: tell, knowing that the figures are too good"
-                )
-            notes.append(f"leakage: {text}: its figures are too good")
-        elif not notes and not (persons_of(test) and _persons_known(index)):
-            notes.append(
-                "leakage was checked by hash only: nothing tells who is in the images, so the same people may be"
+        leak = find_leak(index, test)
+        unknown |= not leak and not (persons_of(test) and _persons_known(index))
+        if not leak:
+            continue
+        text = f"eval.sets.{name} holds what is trained on: {leak}"
+        if config.eval.leakage == "refuse":
+            raise ValueError(
+                f"{text}. Split anew by subject (make_shards.py --split train=0.8,val=0.2 --split-by subject), leave "
+                f"them out (data.without), set data.held_out and eval.sets.{name}.held_out to one share, or set "
+                "eval.leakage: tell, knowing that the figures are too good"
             )
-            notes[-1] += " in training and evaluation"
+        notes.append(f"leakage: {text}. Its figures are too good")
+    if unknown:
+        notes.append(
+            "leakage was checked by hash only: nothing tells who is in the images, so the same people may be in "
+            "training and evaluation"
+        )
     return notes
 
 

@@ -14,7 +14,6 @@ from torch import nn
 
 from fastface import __version__, checkpoint, dist
 from fastface.advice import advise
-from fastface.card import Card, MatchCard, card_of
 from fastface.command import Command
 from fastface.config import RunConfig
 from fastface.data.augment import Augment
@@ -30,6 +29,8 @@ from fastface.data.selection import Selection, select
 from fastface.data.shard_cache import CacheOptions
 from fastface.ema import WeightAverage
 from fastface.hardware import decode_threads_of, decoder_of, memory_told, start_processes
+from fastface.kinds import KINDS
+from fastface.leakage import check_leakage
 from fastface.optim import LateStart, Schedule, build_schedule
 from fastface.restored import restored_average, restored_neighbours, restored_optimizer, restored_task
 from fastface.run_folder import check_plan, check_resumable, differences, find_resumable, hold, new_folder, settle
@@ -106,6 +107,8 @@ def build_run(command: Command) -> Run:
     if saved is not None:
         notes += [f"skipped: {reason}" for reason in saved.skipped] + [f"resuming from {saved.path}"]
         notes += check_resumable(config, saved.state, index.dataset_id, embeddings_of(index))
+    if config.task.kind in ("liveness", "temporal"):
+        notes += check_leakage(config, index)
     micro = micro_batch_of(config, saved)
     task, loaded, normalisation = restored_task(config, index, saved, notes)
     about = task.about()
@@ -132,7 +135,7 @@ def build_run(command: Command) -> Run:
     loader = build_loader(config, index, plan, micro, accelerator.device)
     state = {
         "config": config.model_dump(mode="json"),
-        "card": card_for(config, index).model_dump(mode="json"),
+        "card": KINDS[config.task.kind].card(config, index).model_dump(mode="json"),
         "dataset_id": index.dataset_id,
         "embeddings": embeddings_of(index),
         "num_classes": index.num_classes,
@@ -260,12 +263,6 @@ def open_data(config: RunConfig) -> Index:
 def embeddings_of(index: Index) -> str | None:
     """Return what the embeddings to learn from are known by; None for images."""
     return index.sha256 if isinstance(index, EmbeddingIndex) else None
-
-
-def card_for(config: RunConfig, index: Index) -> Card | MatchCard:
-    if isinstance(index, EmbeddingIndex):
-        return MatchCard(embedding_sizes=index.sizes, embeddings=index.made_of)
-    return card_of(config, index.meta.get("options", {}))
 
 
 def micro_batch_of(config: RunConfig, saved: checkpoint.Checkpoint | None) -> int:

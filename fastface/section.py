@@ -1,7 +1,7 @@
 """A part of the YAML -> checked, frozen values: what every section of the configuration is."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
@@ -10,6 +10,15 @@ class Section(BaseModel):
     """A part of the YAML: unknown keys and wrong types are refused, values never change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class TaskSection(Section):
+    """The section of a task, which says what kind of model comes out and what it learns from."""
+
+    kind: ClassVar[str] = "recognition"
+    """As in the card of its models: a row of fastface.kinds.KINDS."""
+    from_embeddings: ClassVar[bool] = False
+    """Learns from data.embeddings, not from images."""
 
 
 def _as_several(value: Any) -> Any:

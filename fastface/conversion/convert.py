@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fastface import __version__
-from fastface.conversion.duplicates import find_duplicates, write_duplicates
+from fastface.conversion.duplicates import Duplicates, find_duplicates, write_duplicates
 from fastface.conversion.faces import Finder
 from fastface.conversion.join import DataError, check_columns, join_set, write_rejects
 from fastface.conversion.options import Options
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 OVERHEAD_BYTES = 2 * 512 + 512 + 256 + 160  # per image: two headers, label, padding, rows in index and notes
 LEAKAGE = (
-    "What is trained on must not be tested on: move them into one split, take them out, or, knowing that figures will be "
-    "too good, say --leakage allow"
+    "What is trained on must not be tested on: move them into one split, take them out, or, knowing that figures will "
+    "be too good, say --leakage allow"
 )
 LIVE_AND_SPOOF = {"live", "spoof"}
 SAMPLES = 32  # images tried to estimate the size of the output
@@ -127,9 +127,9 @@ def _leaks(shared: Mapping[tuple[str, str], list[str]], sets: Mapping[str, Sourc
     return "; ".join(found)
 
 
-def _check_copies(report: Report, made: Mapping[str, Index]) -> None:
+def _check_copies(found: Duplicates, made: Mapping[str, Index]) -> None:
     """Refuse sets of live and spoof images that share images of the same bytes."""
-    several = [group for group in report.duplicates.groups if len({k for k, _ in group}) > 1]
+    several = [group for group in found.groups if len({k for k, _ in group}) > 1]
     titles, opened = list(made), list(made.values())
     if several and all(set(index.classes) <= LIVE_AND_SPOOF for index in opened):
         named = ", ".join(f"{titles[k]}: {opened[k].name(i)}" for k, i in several[0])
@@ -276,5 +276,5 @@ def _join(
     report.duplicates = find_duplicates(list(made.values()))
     write_duplicates(partial.made / "duplicates.csv", made, report.duplicates)
     if options.leakage == "refuse":
-        _check_copies(report, made)
+        _check_copies(report.duplicates, made)
     partial.publish()
