@@ -55,6 +55,9 @@ class EvalConfig(Section):
     batch_size: int = Field(default=128, gt=0)
     seed: int = 0
     """Of the sampled pairs."""
+    leakage: Literal["refuse", "tell"] = "refuse"
+    """Tasks liveness and temporal: persons, clips or images that are trained on and in an evaluation set as well, which
+    makes figures too good, are refused, or only told."""
 
     @field_validator("sets", mode="before")
     @classmethod
