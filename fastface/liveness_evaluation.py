@@ -10,9 +10,10 @@ from fastface import dist
 from fastface.data.attacks import read_attacks
 from fastface.data.image_sets import ShardImages
 from fastface.data.index import Index
+from fastface.data.selection import select
 from fastface.eval_settings import EvalConfig, EvalSet
 from fastface.evaluation import OpenedSets, embed_images
-from fastface.evaluators import check_image_size
+from fastface.evaluators import check_image_size, selection_of
 from fastface.liveness_card import LivenessCard
 from fastface.liveness_scorer import LivenessScorer, live_probability, module_liveness
 from fastface.metrics.attacks import attack_figures
@@ -39,7 +40,7 @@ def open_attacks(settings: EvalSet, card: LivenessCard) -> AttackSet:
             f"{settings.images or settings.bin} is no shard set: task liveness is evaluated on `images`, a folder made "
             "by tools/make_shards.py liveness"
         )
-    index = Index.open(settings.images)
+    index = select([Index.open(settings.images)], selection_of(settings), "eval.sets")[0]
     check_image_size(index, card.input_size)
     found = read_attacks(index)
     if found.live.all() or not found.live.any():
