@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from fastface.data.images import load_rgb
 from fastface.data.sources import Source
 from fastface.data.sources.kinds import open_source
 from fastface.data.sources.liveness_layouts import LAYOUTS
@@ -84,6 +86,20 @@ def test_celeba_spoof(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert np.isnan(boxes[[0, 2, 3]]).all()
     assert sources["test"].boxes is None
     assert sources["train"].skipped == [(at + "train/99/live/9.png", "outside-the-layout")]
+
+
+def test_boxes_are_those_of_the_upright_image(tmp_path: Path) -> None:
+    """A camera that stored 64 x 112 px lying on their side: upright they are 112 x 64."""
+    root = celeba(tmp_path, train={name.replace(".png", ".jpg"): told for name, told in CELEBA["train"].items()})
+    image = root / "Data/train/10/live/1.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(load_rgb(image.read_bytes())).save(image, exif=exif)
+    lines(image.with_name("1_BB.txt"), "56 28 112 56 1")
+    source = open_source("liveness", root)["train"]
+    assert load_rgb(source.read(0)).shape == (64, 112, 3)
+    assert source.boxes is not None
+    assert source.boxes[0].tolist() == [56 * 112 / 224, 28 * 64 / 224, 168 * 112 / 224, 84 * 64 / 224]
 
 
 @pytest.mark.parametrize(
