@@ -91,21 +91,23 @@ class Cut(NamedTuple):
         return f"{how}, {self.size[0]}x{self.size[1]} px"
 
 
-def cut_for(card: Preprocessed, model: str, finder: FaceFinder | None, align: str | None = None) -> Cut:
-    """Return how a model's card wants its pictures; where the card does not say, `align` does.
+def cut_for(
+    card: Preprocessed, model: str, finder: FaceFinder | None, align: str | None = None, *, flag: str = "--align"
+) -> Cut:
+    """Return how a model's card wants its pictures; where the card does not say, `align` does, an option called `flag`.
 
     Raises:
         ValueError: where nobody says it, or faces are needed and nobody finds them.
     """
     if align is not None and align not in (*ALIGNMENTS, WHOLE):
         known = (*ALIGNMENTS, WHOLE)
-        raise ValueError(f"--align {align!r}{nearest(align, known)}; choose one of {', '.join(known)}")
+        raise ValueError(f"{flag} {align!r}{nearest(align, known)}; choose one of {', '.join(known)}")
     crop = card.crop
     if crop is None and align is not None:
         crop = None if align == WHOLE else align
     elif crop is None and finder is not None:
         raise ValueError(
-            f"{model}: its card does not say how faces are cut out for it; give --align five-point (as public "
+            f"{model}: its card does not say how faces are cut out for it; give {flag} five-point (as public "
             "ArcFace networks want them), crop, pad, or none for the whole image"
         )
     if isinstance(crop, str) and crop != "box" and crop not in ALIGNMENTS and Context.parse(crop) is None:
