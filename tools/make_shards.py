@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone need not be installed
 
@@ -65,7 +67,7 @@ def parse(arguments: list[str] | None) -> dict:
     parser = argparse.ArgumentParser(
         prog="make_shards.py",
         description="Make tar shards, an index and a list of what was refused from a raw dataset of faces.",
-        epilog="kinds:\n" + "\n".join(f"  {name:<11}{kind.help}" for name, kind in KINDS.items()) + "\n\n" + EPILOG,
+        epilog=f"kinds:\n{_lines(KINDS)}\nlayouts of liveness:\n{_lines(LAYOUTS)}\n\n{EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -192,6 +194,10 @@ def parse(arguments: list[str] | None) -> dict:
     except ValueError as error:
         parser.error(str(error))
     return fields
+
+
+def _lines(table: Mapping[str, Any]) -> str:
+    return "\n".join(f"  {name:<14}{entry.help}" for name, entry in table.items())
 
 
 def _size(text: str) -> tuple[int, int]:
