@@ -11,7 +11,7 @@ from fastface.data.augment.presets import AnyAugment
 from fastface.data.normalisation import PerColour, in_words, three
 from fastface.eval_settings import EvalConfig
 from fastface.plan_settings import PlanSettings, ShuffledPlan
-from fastface.section import Folders, Section
+from fastface.section import ColumnValues, Folders, Section
 from fastface.task_settings import ArcFaceTask, TaskSettings
 
 
@@ -70,6 +70,14 @@ class DataConfig(Section):
     """For task match, instead of shards: a folder made by tools/embed.py, or several of the same images."""
     labels: Literal["separate", "merge-by-name"] | None = None
     """With sources: whether identities of one name are one identity (merge-by-name) or not (separate)."""
+    only: ColumnValues = Field(default_factory=dict)
+    """Column -> value or values, such as {source: [A, B], attack: [none, print]}: only the images that have one of
+    them, in each of these columns (label too). Values go by their names."""
+    without: ColumnValues = Field(default_factory=dict)
+    """Column -> value or values: all images but those that have one of them in any of these columns."""
+    held_out: float = Field(default=0.0, ge=0, lt=1)
+    """Leave this share out: of every source and class, persons (clips, or images, where nobody knows them) and copies
+    of an image whole. An evaluation set of the same shards with the same held_out is that share."""
     plan: Annotated[PlanSettings, Field(discriminator="name")] = ShuffledPlan()
     """Which images make up a batch, by name: shuffled, per-identity, weighted, pairs, clips, windowed, mined."""
     remote_cache_gb: float = Field(default=50.0, gt=0)
@@ -114,6 +122,8 @@ class DataConfig(Section):
             raise ValueError("give either shards or sources" + (" or embeddings" if self.embeddings else ""))
         if bool(self.sources) != bool(self.labels):
             raise ValueError("sources and labels (separate or merge-by-name) go together")
+        if self.embeddings and (self.only or self.without or self.held_out):
+            raise ValueError("only, without and held_out select images: they have no meaning with embeddings")
         return self
 
 

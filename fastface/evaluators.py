@@ -13,6 +13,7 @@ from fastface.card import Card
 from fastface.data.image_sets import BytesImages, FileImages, ImageSet, ShardImages, open_images
 from fastface.data.images import ImageSpec
 from fastface.data.index import Index
+from fastface.data.selection import ALL, Selection
 from fastface.data.sources.bin import read_bin
 from fastface.eval_settings import EvalConfig, EvalSet
 from fastface.evaluation import Embed, OpenedSets, Result, evaluate_pairs
@@ -50,7 +51,7 @@ def open_pairs(settings: EvalSet, card: Card, *, seed: int = 0) -> PairSet:
             BytesImages(encoded, ImageSpec(size=card.input_size), str(settings.bin)), pairs, str(settings.bin)
         )
     assert settings.images is not None
-    images = images_for(card, settings.images, settings.crop)
+    images = images_for(card, settings.images, settings.crop, selection_of(settings))
     listed = settings.pairs
     if isinstance(listed, int) and isinstance(images, ShardImages) and (settings.images / "pairs.csv").is_file():
         listed = settings.images / "pairs.csv"  # shards made of a pair file bring their pairs along
@@ -61,14 +62,21 @@ def open_pairs(settings: EvalSet, card: Card, *, seed: int = 0) -> PairSet:
     return PairSet(images, pairs, f"{len(pairs.same):,} pairs sampled from {images.where}, seed {seed}")
 
 
-def images_for(card: Card, where: Path, crop: float | str = "as-trained") -> ShardImages | FileImages:
+def selection_of(settings: EvalSet) -> Selection:
+    """Return which images of a shard set an evaluation set takes: of those held out, the ones that are."""
+    return Selection(settings.only, settings.without, settings.held_out, "share")
+
+
+def images_for(
+    card: Card, where: Path, crop: float | str = "as-trained", selection: Selection = ALL
+) -> ShardImages | FileImages:
     """Open a shard set, folder or archive as a model takes its images; those of shards must be cut and of its size.
 
     Raises:
         ValueError: where there are none, or they are not of that kind.
     """
     cut = card.crop if crop == "as-trained" else None if crop == "none" else crop
-    images = open_images(where, ImageSpec(size=card.input_size, crop=None if isinstance(cut, str) else cut))
+    images = open_images(where, ImageSpec(size=card.input_size, crop=None if isinstance(cut, str) else cut), selection)
     if isinstance(cut, str) and not isinstance(images, ShardImages):
         flag = "--crop box" if cut == "box" else f"--align {cut}"
         raise ValueError(f"the model was trained on faces cut out by {cut}: give shards made with {flag}")

@@ -34,8 +34,20 @@ class WeightedPlan(Section):
     name: Literal["weighted"] = "weighted"
     column: str = "label"
     """label, or another column of the index."""
+    columns: tuple[str, ...] = ()
+    """Instead of column, several, one within the other: [label, attack] is half live, half spoof, and within spoof
+    every attack type alike."""
     weights: dict[str, float] = Field(default_factory=dict)
-    """Value (or class name) -> weight; 1 for those not named, 0 leaves a value out."""
+    """Value (or class name) -> weight; 1 for those not named, 0 leaves a value out. With columns, among those of the
+    same values before."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "WeightedPlan":
+        if self.columns and self.column != "label":
+            raise ValueError(f"give either column or columns, not {self.column!r} and {list(self.columns)}")
+        if len(set(self.columns)) < len(self.columns):
+            raise ValueError(f"columns {list(self.columns)} name one twice")
+        return self
 
 
 class PairsPlan(Section):

@@ -25,6 +25,7 @@ from fastface.data.index import Index
 from fastface.data.loader import Loader
 from fastface.data.mixed_index import MixedIndex
 from fastface.data.plan import Plan
+from fastface.data.selection import Selection, select
 from fastface.data.shard_cache import CacheOptions
 from fastface.ema import WeightAverage
 from fastface.hardware import decode_threads_of, decoder_of, memory_told, start_processes
@@ -246,13 +247,14 @@ def open_data(config: RunConfig) -> Index:
     data = config.data
     if data.embeddings:
         return EmbeddingIndex(data.embeddings)
+    selection = Selection(data.only, data.without, data.held_out)
     if data.sources and data.labels:
         indexes = [Index.open(source.shards, lost=data.max_damaged) for source in data.sources]
-        return MixedIndex(indexes, data.labels)
+        return MixedIndex(select(indexes, selection, "data"), data.labels)
     if data.shards is None:
         raise ValueError("data.shards is not set: name a folder made by tools/make_shards.py, or its URL")
     cache = CacheOptions(data.remote_cache_folder, data.remote_cache_gb)
-    return Index.open(data.shards, cache, lost=data.max_damaged)
+    return select([Index.open(data.shards, cache, lost=data.max_damaged)], selection, "data")[0]
 
 
 def embeddings_of(index: Index) -> str | None:

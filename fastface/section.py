@@ -27,3 +27,12 @@ def _as_several(value: Any) -> Any:
 
 
 Folders = Annotated[tuple[Path, ...], BeforeValidator(_as_several)]  # one folder, or a list of them
+
+
+def _as_texts(value: Any) -> Any:
+    """Take one value for a list of one, and numbers for the text that people write."""
+    several = value if isinstance(value, list | tuple) else [value]
+    return tuple(str(one) if isinstance(one, str | int | float) else one for one in several)
+
+
+ColumnValues = dict[str, Annotated[tuple[str, ...], BeforeValidator(_as_texts)]]  # column -> names of its values

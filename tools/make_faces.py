@@ -1,4 +1,4 @@
-"""A seed -> a folder of synthetic faces: DIR/id-00000/0000.jpg ... and DIR/landmarks.csv."""
+"""A seed -> a folder of synthetic faces: DIR/id-00000/0000.jpg ... and DIR/landmarks.csv, or live and attacked ones."""
 
 import argparse
 import contextlib
@@ -10,9 +10,9 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 # One thread a process: the arrays are small, and the workers already use every core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,7 +23,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from fastface.data.synthetic import Identity, Shot, attributes, photograph, render
+from fastface.data.synthetic.attacks.album import draw_attacks, variants_of
+from fastface.data.synthetic.attacks.present import VARIANTS
 
+Drawn = TypeVar("Drawn")
 POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 SHEET_IDENTITIES, SHEET_IMAGES = 8, 8
 
@@ -36,6 +39,9 @@ class Job(NamedTuple):
     number: int
     images: int
     size_px: int
+    attacks: dict[str, tuple[str, ...]] | None
+    """None for plain pictures."""
+    sites: int
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -58,22 +64,43 @@ def make_faces(out: Path, args: argparse.Namespace) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         numbers = range(args.first, args.first + args.identities)
-        jobs = [Job(str(temporary), args.seed, number, args.images, args.size) for number in numbers]
-        with open(temporary / "landmarks.csv", "w", newline="", encoding="utf-8") as file:
-            writer: csv.DictWriter[str] | None = None
-            with tqdm(total=len(jobs) * args.images, unit="face", disable=None) as bar:
-                for rows in _map(jobs, args.workers):
-                    if writer is None:
-                        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-                        writer.writeheader()
-                    writer.writerows(rows)
-                    bar.update(len(rows))
+        attacks = None if args.attacks is None else variants_of(args.attacks)
+        jobs = [Job(str(temporary), args.seed, n, args.images, args.size, attacks, args.sites) for n in numbers]
+        with tqdm(total=len(jobs) * args.images * (1 + len(attacks or ())), unit="face", disable=None) as bar:
+            if attacks is None:
+                _draw_people(temporary, jobs, args.workers, bar)
+            else:
+                for count in _map(draw_attacked, jobs, args.workers):
+                    bar.update(count)
         temporary.chmod(0o755)
         if out.exists():
             out.rmdir()  # only an empty folder may be replaced; _check has looked
         temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _draw_people(folder: Path, jobs: list[Job], workers: int, bar: tqdm) -> None:
+    with open(folder / "landmarks.csv", "w", newline="", encoding="utf-8") as file:
+        writer: csv.DictWriter[str] | None = None
+        for rows in _map(draw_identity, jobs, workers):
+            if writer is None:
+                writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+                writer.writeheader()
+            writer.writerows(rows)
+            bar.update(len(rows))
+
+
+def draw_attacked(job: Job) -> int:
+    """Write the live and the attacked pictures of one person and count them."""
+    assert job.attacks is not None
+    count = 0
+    for path, image in draw_attacks(job.seed, job.number, job.images, job.size_px, job.attacks, job.sites):
+        file = Path(job.folder, path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+        count += 1
+    return count
 
 
 def draw_identity(job: Job) -> list[dict[str, str]]:
@@ -95,21 +122,23 @@ def draw_identity(job: Job) -> list[dict[str, str]]:
     return rows
 
 
-def _map(jobs: list[Job], workers: int) -> Iterator[list[dict[str, str]]]:
+def _map(draw: Callable[[Job], Drawn], jobs: list[Job], workers: int) -> Iterator[Drawn]:
     if workers <= 1 or len(jobs) == 1:
-        yield from map(draw_identity, jobs)
+        yield from map(draw, jobs)
         return
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
     with multiprocessing.get_context(method).Pool(min(workers, len(jobs))) as pool:
-        yield from pool.imap(draw_identity, jobs, chunksize=1)
+        yield from pool.imap(draw, jobs, chunksize=1)
 
 
 def _check(args: argparse.Namespace, out: Path) -> None:
-    for name in ("identities", "images", "workers"):
+    for name in ("identities", "images", "sites", "workers"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} {getattr(args, name)} must be at least 1")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"--out {args.out} exists and is not an empty folder; choose another or remove it")
+    if args.attacks is not None:
+        variants_of(args.attacks)
     # Draw one picture now, so that a bad seed, number or size is told before any folder appears.
     who = Identity.draw(args.seed, args.first + args.identities - 1)
     render(who, Shot.draw(args.seed, who, args.images - 1), args.size)
@@ -117,12 +146,31 @@ def _check(args: argparse.Namespace, out: Path) -> None:
 
 def _sheet(out: Path, args: argparse.Namespace) -> None:
     identities, images = min(args.identities, SHEET_IDENTITIES), min(args.images, SHEET_IMAGES)
+    if args.attacks is not None:
+        _sheet_of_attacks(out, args)
+        return
     sheet = Image.new("RGB", (images * args.size, identities * args.size))
     for row, column in itertools.product(range(identities), range(images)):
         path = out / f"id-{args.first + row:05d}" / f"{column:04d}.jpg"
         sheet.paste(Image.open(io.BytesIO(path.read_bytes())), (column * args.size, row * args.size))
-    args.sheet.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(args.sheet)
+    _save(sheet, args.sheet)
+
+
+def _sheet_of_attacks(out: Path, args: argparse.Namespace) -> None:
+    """Draw a row of live pictures, then one of each variant, all of different people where there are enough."""
+    folders = ["", *sorted({path.name for path in out.glob("*/spoof/*")})]
+    sheet = Image.new("RGB", (SHEET_IMAGES * args.size, len(folders) * args.size))
+    for row, folder in enumerate(folders):
+        paths = out.glob(f"*/spoof/{folder}/*/*.png" if folder else "*/live/*/*.png")
+        mixed = sorted(paths, key=lambda path: (path.name[-6:], path.parent.name))  # by image, then by person
+        for column, path in enumerate(mixed[:SHEET_IMAGES]):
+            sheet.paste(Image.open(path), (column * args.size, row * args.size))
+    _save(sheet, args.sheet)
+
+
+def _save(sheet: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -133,6 +181,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, default=64, help="side of a picture in px (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="the population (default %(default)s)")
     parser.add_argument("--first", type=int, default=0, help="number of the first person (default %(default)s)")
+    parser.add_argument(
+        "--attacks",
+        metavar="NAMES",
+        help="draw SITE/live and SITE/spoof for make_shards.py liveness, as many of each attack as live ones: print, "
+        f"replay, or one variant such as print-laser ({', '.join(VARIANTS)}), with commas between",
+    )
+    parser.add_argument(
+        "--sites", type=int, default=3, help="--attacks: places with phones, printers, screens of their own (3)"
+    )
     parser.add_argument("--sheet", type=Path, help=f"also write a contact sheet of {SHEET_IDENTITIES} x {SHEET_IMAGES}")
     parser.add_argument("--workers", type=int, default=_cores(), help="processes (default: all cores)")
     return parser

@@ -16,6 +16,7 @@ from fastface.conversion.order import parse_split
 from fastface.data.align import ALIGNMENTS, MARGIN
 from fastface.data.images import ImageSpec
 from fastface.data.sources.kinds import KINDS
+from fastface.data.sources.liveness_layouts import LAYOUTS
 from fastface.detection import DETECTORS, DetectorSpec
 
 EPILOG = """\
@@ -85,8 +86,14 @@ def parse(arguments: list[str] | None) -> dict:
         "--fps",
         type=float,
         metavar="F",
-        help="video: frames a second to take (default: all); needed for folders of frames",
+        help="video, liveness: frames a second to take (default: all); needed for folders of frames",
     )
+    add(
+        "--layout",
+        metavar="NAME",
+        help=f"liveness: tree, {', '.join(LAYOUTS)} (default: the one whose files are there, which is said)",
+    )
+    add("--protocol", metavar="1..4.6", help="liveness, OULU-NPU: the videos of protocol 1, 2, 3.1 ... or 4.1 ... only")
     image = parser.add_argument_group("images (without these, images that fit keep their bytes)")
     add = image.add_argument
     add("--size", type=_size, metavar="112 or WxH", help="resize to this width and height in px")

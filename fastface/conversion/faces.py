@@ -195,16 +195,19 @@ def prepare_face(data: bytes, spec: ImageSpec, align: Alignment, find: Callable[
             raise Rejected("no-face", "no face was found")
         if align.method != "pad" or width * spec.size[1] == height * spec.size[0]:
             return prepare(data, spec)._replace(face=NOBODY.row())
-    picture, matrix = _cut(image, face, spec.size, align)
+    picture, matrix = cut_face(image, face, spec.size, align)
     face = face or NOBODY
     moved = Face(move_boxes(face.box, matrix), move_points(face.landmarks, matrix), face.score)
     return encode(picture, spec)._replace(face=moved.row(), matrix=tuple(matrix.ravel().tolist()))
 
 
-def _cut(
+def cut_face(
     image: np.ndarray, face: Face | None, size: tuple[int, int], align: Alignment
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the picture of a face, or with pad of a whole image, and the map from the image to it."""
+    """Return the picture of a face, or with pad of a whole image, and the map from the image to it.
+
+    Raises Rejected where the box is not in the image, or the landmarks span no face.
+    """
     if align.method == "five-point" and face is not None:
         try:
             matrix = similarity(face.landmarks, template(size))

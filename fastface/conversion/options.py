@@ -24,7 +24,9 @@ class Options:
     align: Alignment | None = None  # find faces and cut them out
     root: Path | None = None  # kind list: where its paths start
     annotations: Path | None = None  # kind widerface: the official list of boxes
-    fps: float | None = None  # kind video: frames a second
+    fps: float | None = None  # kinds video and liveness: frames a second
+    layout: str | None = None  # kind liveness: whose files they are, None = found by tell-tale files
+    protocol: str | None = None  # kind liveness: of OULU-NPU
     include: Path | None = None
     exclude: Path | None = None
     min_images: int = 1  # an identity with fewer is left out
@@ -61,7 +63,13 @@ class Options:
 
     def settings(self) -> dict[str, Any]:
         """Return what the kind of input is told, None where nothing was said."""
-        return {"root": self.root, "annotations": self.annotations, "fps": self.fps}
+        return {
+            "root": self.root,
+            "annotations": self.annotations,
+            "fps": self.fps,
+            "layout": self.layout,
+            "protocol": self.protocol,
+        }
 
     def essence(self) -> dict[str, Any]:
         """Return what decides the bytes of the output, as plain values."""
@@ -75,6 +83,8 @@ class Options:
             "lossless": self.spec.lossless,
             "annotations": _digest(self.annotations),
             "fps": self.fps,
+            "layout": self.layout,
+            "protocol": self.protocol,
             "include": _digest(self.include),
             "exclude": _digest(self.exclude),
             "min_images": self.min_images,

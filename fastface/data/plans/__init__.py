@@ -42,7 +42,9 @@ PLANS = {
         ),
         lambda s: s.images,
     ),
-    "weighted": Kind(lambda s, index, batch, seed: Weighted(index, s.column, batch, seed, weights=s.weights)),
+    "weighted": Kind(
+        lambda s, index, batch, seed: Weighted(index, s.columns or s.column, batch, seed, weights=s.weights)
+    ),
     "pairs": Kind(
         lambda s, index, batch, seed: Pairs(index, s.genuine, batch, seed, pairs_per_epoch=s.pairs_per_epoch),
         lambda s: 2,
