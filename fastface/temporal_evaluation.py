@@ -12,9 +12,10 @@ from fastface.data.attacks import read_attacks
 from fastface.data.image_sets import ShardImages
 from fastface.data.index import Index
 from fastface.data.plans import Clips
+from fastface.data.selection import select
 from fastface.eval_settings import EvalConfig, EvalSet
 from fastface.evaluation import OpenedSets, embed_images
-from fastface.evaluators import check_image_size
+from fastface.evaluators import check_image_size, selection_of
 from fastface.liveness_evaluation import log_loss
 from fastface.liveness_scorer import live_probability
 from fastface.metrics.attacks import attack_figures
@@ -67,7 +68,7 @@ def open_clips(
             f"{settings.images or settings.bin} is no shard set: task temporal is evaluated on `images`, a folder of "
             "clips made by tools/make_shards.py"
         )
-    index = Index.open(settings.images)
+    index = select([Index.open(settings.images)], selection_of(settings), "eval.sets")[0]
     check_image_size(index, size)
     found = read_attacks(index)
     records, notes = windows_of(index, frames, duration_s, windows or settings.windows)
