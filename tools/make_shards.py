@@ -16,6 +16,7 @@ from fastface.conversion.order import parse_split
 from fastface.data.align import ALIGNMENTS, MARGIN
 from fastface.data.context import Context
 from fastface.data.images import ImageSpec
+from fastface.data.sources import SPLIT_BY
 from fastface.data.sources.kinds import KINDS
 from fastface.data.sources.liveness_layouts import LAYOUTS
 from fastface.detection import DETECTORS, DetectorSpec
@@ -137,7 +138,13 @@ def parse(arguments: list[str] | None) -> dict:
     )
     add("--min-images", type=int, default=1, metavar="N", help="leave out identities with fewer images (%(default)s)")
     add("--split", type=_split, metavar="NAME=F,...", help="make several sets, such as train=0.9,val=0.1")
-    add("--split-by", choices=["identity", "image"], default="identity", help="what is divided (%(default)s)")
+    add("--split-by", choices=SPLIT_BY, default="identity", help="what is divided (%(default)s)")
+    add(
+        "--leakage",
+        choices=["refuse", "allow"],
+        default="refuse",
+        help="live and spoof images: persons, or copies of an image, in two splits (%(default)s)",
+    )
     add("--seed", type=int, default=0, metavar="N", help="of order and split (%(default)s)")
     add("--no-shuffle", dest="shuffle", action="store_false", help="keep the order of INPUT")
     add(

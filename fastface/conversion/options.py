@@ -31,7 +31,8 @@ class Options:
     exclude: Path | None = None
     min_images: int = 1  # an identity with fewer is left out
     split: Mapping[str, float] | None = None
-    split_by: str = "identity"  # or "image"
+    split_by: str = "identity"  # or subject, source, clip, image
+    leakage: str = "refuse"  # or "allow": of live and spoof images, persons or copies in two of the sets
     seed: int = 0
     shuffle: bool = True
     shard_size: int | None = None  # images per shard, None = by the size of the dataset
