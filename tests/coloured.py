@@ -19,6 +19,7 @@ from fastface.detection import DETECTORS, Kind
 from fastface.detection.found import Found
 from fastface.liveness_card import LivenessCard, LiveThreshold
 from fastface.predictor import Embedder
+from fastface.temporal_card import TemporalCard
 
 SIDE = 16  # px of a drawn face
 THRESHOLD = Threshold(
@@ -72,6 +73,19 @@ class BlueDetector:
         return found
 
 
+class GreyClips:
+    """Live is a clip whose wall is dark at its end."""
+
+    origin = "grey clips"
+    card = TemporalCard(
+        **LIVE_CARD.model_dump(include={"input_size", "mean", "std", "crop", "classes", "thresholds"}), frames=4
+    )
+
+    def scores(self, clips: np.ndarray) -> np.ndarray:
+        assert clips.shape[1:] == (4, 8, 8, 3)
+        return 1 - clips[:, -1, 0, 0, 0].astype(np.float32) / 255
+
+
 class GreyScorer:
     """Live is what stands before dark grey."""
 
@@ -100,4 +114,5 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
     monkeypatch.setattr(recognition, "open_model", open_model)
     monkeypatch.setattr(live_check, "load_liveness", lambda model, device: GreyScorer())
+    monkeypatch.setattr(live_check, "load_temporal", lambda model, device: GreyClips())
     return f"blue:{tmp_path}/blue.txt"

@@ -142,6 +142,46 @@ def test_models_side_by_side_are_what_the_matcher_was_trained_on(
         Verifier(["m", "m"], detector=system, match="x")
 
 
+def clip(folder: Path, *faces: list[tuple[int, int]], grey: tuple[int, ...] = (100,)) -> Path:
+    for k, shown in enumerate(faces):
+        photograph(folder / f"{k:02d}.png", *shown, grey=grey[min(k, len(grey) - 1)])
+    return folder
+
+
+def test_a_clip_is_judged_by_its_frames_and_embedded_by_their_mean(tmp_path: Path, system: str) -> None:
+    photo = photograph(tmp_path / "a.png", RED)
+    moving = clip(tmp_path / "clip", [RED], [], [RED_TOO], [RED], grey=(100, 100, 150, 100))
+    checks = {"detector": system, "liveness": ["l"], "temporal": "t", "live": "second"}
+    decision = Verifier("m", **checks).compare(photo, moving)
+    assert decision.accepted
+    steps = {step.name: step for step in decision.steps if step.subject == str(moving)}
+    assert "4 frames of 80x64 px" in steps["read"].said
+    assert "in 3 of 4 frames" in steps["detect"].said
+    assert steps["liveness"].score == pytest.approx(1 - (100 + 150 + 100) / 3 / 255)
+    assert steps["temporal"].score == pytest.approx(1 - 100 / 255)
+    rows = [Verifier("m", detector=system).rows(photograph(tmp_path / f"{n}.png", c)) for n, c in enumerate([RED] * 2)]
+    rows.append(Verifier("m", detector=system).rows(photograph(tmp_path / "2.png", RED_TOO)))
+    found = Verifier("m", detector=system, frames=4).rows(moving)
+    assert found == pytest.approx(np.mean(rows, axis=0), abs=1e-3)
+    dying = Verifier("m", **checks).compare(photo, clip(tmp_path / "d", *[[RED]] * 4, grey=(100, 100, 100, 200)))
+    assert "d is not a living person's clip: 0.2157 < 0.5000" in dying.reasons[0]
+    rare = Verifier("m", detector=system, frames=4).compare(photo, clip(tmp_path / "r", [RED], [], [], []))
+    assert "a face in 1 of 4 frames only" in rare.reasons[0]
+
+
+def test_photographs_are_no_clips(tmp_path: Path, system: str) -> None:
+    photo, moving = photograph(tmp_path / "a.png", RED), clip(tmp_path / "clip", *[[RED]] * 4)
+    with pytest.raises(ValueError, match=r"--temporal judges clips, and .*a\.png is none"):
+        Verifier("m", detector=system, temporal="t").compare(photo, moving)
+    assert Verifier("m", detector=system, temporal="t").compare(moving, moving).accepted
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no pictures"):
+        Verifier("m", detector=system).compare(photo, tmp_path / "empty")
+    (tmp_path / "text.mp4").write_text("hello")
+    with pytest.raises(ValueError, match=r"text\.mp4 cannot be read as a clip"):
+        Verifier("m", detector=system).compare(photo, tmp_path / "text.mp4")
+
+
 def test_photographs_that_cannot_be_read_are_named(tmp_path: Path, system: str) -> None:
     good = photograph(tmp_path / "a.png", RED)
     (tmp_path / "text.jpg").write_text("hello")
