@@ -60,9 +60,7 @@ def _trade_off(axes: Axes, lines: Mapping[str, Sequence[SystemRates]], alone: Sy
     axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none", fontsize=8)
 
 
-def _plane(
-    axes: Axes, attempts: Attempts, corner: tuple[float, float], contour: tuple[LlrFusion, float]
-) -> None:
+def _plane(axes: Axes, attempts: Attempts, corner: tuple[float, float], contour: tuple[LlrFusion, float]) -> None:
     known = np.isfinite(attempts.match) & np.isfinite(attempts.live)
     colours = (GENUINE, IMPOSTOR, *(colour for colour in COLOURS if colour not in (GENUINE, IMPOSTOR)))
     rng = np.random.default_rng(0)
