@@ -13,6 +13,7 @@ from fastface.data.images import Rejected, load_rgb
 from fastface.data.sources import nearest_path, read_file
 from fastface.decision import Step, ms_since
 from fastface.face_cut import Cut, FaceFinder, Seen
+from fastface.live_check import LiveCheck
 
 
 class Captured(NamedTuple):
@@ -29,18 +30,19 @@ class Captured(NamedTuple):
 
 
 class Capture:
-    """Read, detect, cut.
+    """Read, detect, cut, judge.
 
     Args:
         cuts: how each recognition model wants its pictures.
         finder: what finds faces; None: the cuts need none.
+        checks: what tells live faces from attacks; a subject must be live by each.
     """
 
-    def __init__(self, cuts: Sequence[Cut], finder: FaceFinder | None = None) -> None:
-        self.cuts, self.finder = tuple(cuts), finder
+    def __init__(self, cuts: Sequence[Cut], finder: FaceFinder | None = None, checks: Sequence[LiveCheck] = ()) -> None:
+        self.cuts, self.finder, self.checks = tuple(cuts), finder, tuple(checks)
 
-    def __call__(self, path: str | Path) -> Captured:
-        """Take in a photograph.
+    def __call__(self, path: str | Path, *, live: bool = True) -> Captured:
+        """Take in a photograph; it must show a living person where `live` is asked for.
 
         Raises:
             ValueError: where it cannot be read.
@@ -49,10 +51,10 @@ class Capture:
         images = [read_photograph(Path(path))]
         height, width = images[0].shape[:2]
         read = Step("read", str(path), ms_since(began), f"{width}x{height} px")
-        captured = self.take(str(path), images)
+        captured = self.take(str(path), images, live=live)
         return captured._replace(steps=[read, *captured.steps])
 
-    def take(self, subject: str, images: Sequence[np.ndarray]) -> Captured:
+    def take(self, subject: str, images: Sequence[np.ndarray], *, live: bool = True) -> Captured:
         """Take in the image, or the frames of a clip, uint8 RGB [H, W, 3]."""
         steps: list[Step] = []
         seen = [Seen(None, 1) for _ in images]
@@ -73,7 +75,10 @@ class Capture:
         except Rejected as error:
             return Captured(subject, [], steps, [f"{subject}: the face cannot be cut out: {error}"], most)
         steps.append(Step("cut", subject, ms_since(began), "; ".join(map(str, done))))
-        return Captured(subject, [done[cut] for cut in self.cuts], steps, [], most)
+        judged = [check(subject, images, seen) for check in self.checks if live]
+        steps += [step for step, _ in judged]
+        refusals = [reason for _, reason in judged if reason is not None]
+        return Captured(subject, [] if refusals else [done[cut] for cut in self.cuts], steps, refusals, most)
 
 
 def read_photograph(path: Path) -> np.ndarray:

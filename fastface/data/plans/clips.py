@@ -188,10 +188,7 @@ class Clips(Drawn):
         segments = (np.arange(self.frames) + parts) / self.frames
         number = self._shown_at(first, count, start[:, None] + segments * window[:, None])
         enough = (count >= self.frames)[:, None]
-        order = np.arange(self.frames)
-        distinct = np.maximum.accumulate(number - order, axis=1) + order
-        distinct = np.minimum(distinct, count[:, None] - self.frames + order)
-        return self._in_order(first[:, None] + np.where(enough, distinct, number))
+        return self._in_order(first[:, None] + np.where(enough, distinct_frames(number, count[:, None]), number))
 
     def _shown_at(self, first: np.ndarray, count: np.ndarray, times: np.ndarray) -> np.ndarray:
         """Return which frame of each clip (first, count: int64 [n]) shows at times (float64 [n, T], ms): int64 [n, T].
@@ -221,6 +218,16 @@ class Clips(Drawn):
             **{key: value for key, value in asked.items() if value != plain[key]},
             **({"windows": self.windows} if self.windows > 1 else {}),
         }
+
+
+def distinct_frames(number: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Push frames (int64 [n, T], not falling) on until none repeats, and back from the end of their clip.
+
+    count: frames of each clip, T or more; it broadcasts to [n, 1].
+    """
+    order = np.arange(number.shape[1])
+    distinct = np.maximum.accumulate(number - order, axis=1) + order
+    return np.minimum(distinct, count - number.shape[1] + order)
 
 
 def _fractions(*numbers: int | np.ndarray) -> np.ndarray:
