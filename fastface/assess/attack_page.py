@@ -62,7 +62,7 @@ def write_page_of(path: Path, curves: Path, scored: ScoredSet, judged: Mapping[s
         parts.append(section(f"Worst errors{about}", *errors(scored, one)))
     parts.append(section("As text", folded("the report as it was printed", Html(f"<pre>{escape(printed)}</pre>"))))
     title = f"Attack detection: {scored.index.path.name}"
-    write_page(path, title, *parts, lead=f"{scored.opened.about}. fastface {__version__}.")
+    write_page(path, title, *parts, lead=f"{scored.about}. fastface {__version__}.")
 
 
 def errors(scored: ScoredSet, judged: Judged) -> list[Html]:
@@ -85,7 +85,7 @@ def errors(scored: ScoredSet, judged: Judged) -> list[Html]:
 
 
 def _face(scored: ScoredSet, judged: Judged, i: int) -> Face:
-    images, row = scored.opened.images, int(judged.presented.rows[i])
+    images, row = scored.first.images, int(scored.first.records[judged.presented.rows[i]])
     score = float(judged.presented.scores[i])
     caption = f"{score:.3f} {images.name(row)}" if np.isfinite(score) else f"no answer {images.name(row)}"
     try:

@@ -1,5 +1,6 @@
 """Liveness models and shard sets -> figures of attack detection by ISO/IEC 30107-3, as text, files and a picture."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastface.assess.attack_files import write_scores
+from fastface.assess.attack_models import Scorer, load_scorers
 from fastface.assess.attack_page import write_page_of
 from fastface.assess.attack_sets import ScoredSet, score_sets
 from fastface.checkpoint import write_json
-from fastface.liveness_scorer import LivenessScorer, load_liveness
 from fastface.metrics.attack_comparison import compare_attacks, format_comparisons
 from fastface.metrics.attack_groups import by_groups, by_values, format_groups, parse_groups
 from fastface.metrics.attack_picture import Judged, attack_picture
@@ -90,7 +91,7 @@ def assess_liveness(
     }
     write_json(folder / "metrics.json", content)
     write_scores(folder / "scores.csv", scored)
-    attack_picture(folder / "attacks.png", judged, title=scored.opened.about.replace(str(images[0]), images[0].name))
+    attack_picture(folder / "attacks.png", judged, title=re.sub(r"\S+/", "", scored.first.about))
     lines = [*_about(scored, scorers, first), "", format_attacks(results)]
     if compared:
         lines += ["", format_comparisons(name, compared)]
@@ -106,19 +107,8 @@ def assess_liveness(
     return "\n".join(lines)
 
 
-def load_scorers(models: Sequence[Path], device: str) -> dict[str, LivenessScorer]:
-    """Load models by a name each: folder/name, as a run's name is its time; the whole path where that is not enough."""
-    found: dict[str, LivenessScorer] = {}
-    for path in models:
-        name = f"{path.absolute().parent.name}/{path.name}"
-        if str(path) in found or (name in found and name == str(path)):
-            raise ValueError(f"{path} is given twice")
-        found[str(path) if name in found else name] = load_liveness(path, device=device)
-    return found
-
-
 def choose(
-    source: str, at: str, scored: ScoredSet, scorers: dict[str, LivenessScorer], dev: Sequence[Path], batch: int
+    source: str, at: str, scored: ScoredSet, scorers: dict[str, Scorer], dev: Sequence[Path], batch: int
 ) -> dict[str, Rule]:
     """Return the threshold of each scoring, an ensemble's included."""
     if source == "test-eer":
@@ -134,12 +124,12 @@ def choose(
     return {name: Rule(threshold_at(development.presented(name), at), where) for name in scored.scores}
 
 
-def _of_card(name: str, at: str, scorers: dict[str, LivenessScorer]) -> Rule:
+def _of_card(name: str, at: str, scorers: dict[str, Scorer]) -> Rule:
     if name not in scorers:
         raise ValueError("an ensemble has no card to take a threshold from: give --dev SHARDS, of other persons")
     known = scorers[name].card.thresholds
     for one in known:
-        if one.rule.replace(" ", "=") == at.replace(" ", "="):
+        if one.rule == at:
             return Rule(one.threshold, f"{at} of {one.source}, from the model's card")
     has = f"has thresholds for {', '.join(one.rule for one in known)}" if known else "has no threshold"
     raise ValueError(
@@ -148,11 +138,11 @@ def _of_card(name: str, at: str, scorers: dict[str, LivenessScorer]) -> Rule:
     )
 
 
-def _about(scored: ScoredSet, scorers: dict[str, LivenessScorer], first: Judged) -> list[str]:
+def _about(scored: ScoredSet, scorers: dict[str, Scorer], first: Judged) -> list[str]:
     lines = [f"{name}: {scorer.origin}" for name, scorer in scorers.items()]
     if len(scorers) > 1:
         lines.append(f"{next(iter(scored.scores))}: the mean of their probabilities")
     presented = first.presented
     persons = "persons not known" if presented.persons is None else f"{int(np.ptp(presented.persons)) + 1:,} persons"
-    clips = f" in {len(presented.scores):,} clips, each judged by its mean" if scored.opened.clip is not None else ""
-    return [*lines, f"on {scored.opened.about}{clips}; {persons}"]
+    judged = " (a clip is judged by the mean of its scores)" if scored.first.clip is not None else ""
+    return [*lines, f"on {scored.about}: {len(presented.scores):,} presentations{judged}; {persons}"]
