@@ -5,6 +5,8 @@
 --bin FILE                              an InsightFace pair file
 --protocol templates --images DIR --templates FILE --template-pairs FILE    IJB-A, IJB-B, IJB-C, YouTube Faces
 --protocol match --embeddings FOLDER --pairs FILE      a run of task match, with the plain cosine beside it
+--protocol leave-one-source-out --config FILE... --data SHARDS...   trains a run for each source on all the others and
+                                                       tests it there; options of the YAML as in train.py
 Without --checkpoint, on a folder that tools/embed.py made:
 --protocol identification --embeddings FOLDER          1:N, in a gallery drawn from the folder
 --protocol all-pairs --embeddings FOLDER               every pair there is, counted exactly; also under torchrun
@@ -48,18 +50,27 @@ PROTOCOLS = {
         "assess_all",
         ("embeddings", "targets", "precision", "state", "checkpoint", "images", "batch_size", "device", "out"),
     ),
+    "leave-one-source-out": Protocol(
+        "fastface.assess.leave_one_out",
+        "assess_leave_one_out",
+        ("config", "data", "overrides", "minutes", "out"),
+        "data",
+    ),
 }
 
 
 def main() -> int:
     parser = build_parser()
-    options = vars(parser.parse_args())
+    known, options_of_run = parser.parse_known_args()
+    options = {**vars(known), "overrides": options_of_run}
     name = options.pop("protocol")
+    if options_of_run and name != "leave-one-source-out":
+        parser.error(f"unrecognized arguments: {' '.join(options_of_run)}")
     if name == "pairs" and options["pairs"] == "all":
         name, options["pairs"] = "all-pairs", parser.get_default("pairs")
     protocol = PROTOCOLS[name]
     for option in sorted(options.keys() - set(protocol.options)):
-        if options.pop(option) != parser.get_default(option):
+        if options.pop(option) not in (parser.get_default(option), []):
             parser.error(f"--{option.replace('_', '-')} has no meaning with --protocol {name}")
     if protocol.needed and not options[protocol.needed]:
         parser.error(f"--protocol {name} needs --{protocol.needed}")
@@ -136,6 +147,13 @@ def build_parser() -> argparse.ArgumentParser:
     searches.add_argument("--index", choices=("flat", "ivf", "hnsw", "pq"), default="flat", help="flat is exact")
     searches.add_argument("--candidates", type=int, default=50, help="ranks that are counted (default: 50)")
     searches.add_argument("--rank", type=int, default=1, help="within which TPIR wants the mate (default: 1)")
+
+    folds = parser.add_argument_group("--protocol leave-one-source-out", "goes on where it was")
+    folds.add_argument("--config", type=Path, nargs="+", default=(), metavar="FILE", help="as for train.py")
+    folds.add_argument(
+        "--data", type=Path, nargs="+", default=(), metavar="SHARDS", help="with sources, or several, each a source"
+    )
+    folds.add_argument("--minutes", type=float, metavar="M", help="for all folds, about (on a CPU: 30; 0: no limit)")
 
     every = parser.add_argument_group("--protocol all-pairs")
     every.add_argument(
