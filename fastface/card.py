@@ -88,6 +88,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 OTHER_KINDS = {
     "match": "compares embeddings, and takes no images: evaluate.py --protocol match does",
     "liveness": "tells live faces from attacks, and embeds nothing: evaluate.py --protocol liveness takes it",
+    "temporal": "tells live clips from attacks, and embeds nothing: evaluate.py --protocol clips takes it",
 }
 """What is said of a model of another kind where one that embeds images is wanted."""
 
@@ -108,6 +109,8 @@ class Card(BaseModel):
     """The network takes (pixel - mean) / std, float32; one number, or one for each of red, green and blue."""
     crop: float | str | None = None
     """How images were cut before resizing, as given to make_shards --crop or --align; null: not cut."""
+    margin: float | None = None
+    """By which boxes were enlarged, as given to make_shards --margin, where crop is crop or pad; null: 0.25."""
     flip: Literal["none", "sum", "concat"] = "none"
     """What is done with the mirrored image's embedding."""
     centre: bool = False
@@ -191,6 +194,7 @@ def card_of(config: RunConfig, shard_options: dict[str, Any]) -> Card:
         mean=config.data.mean,
         std=config.data.std,
         crop=shard_options.get("crop"),
+        margin=(shard_options.get("align") or {}).get("margin"),
         flip=config.eval.flip,
         centre=config.eval.centre,
         embedding_size=config.model.embedding_size,

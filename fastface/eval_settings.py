@@ -27,6 +27,8 @@ class EvalSet(Section):
     """Of a shard set: all images but those, as in data.without."""
     held_out: float = Field(default=0.0, ge=0, lt=1)
     """Of the shards that are trained on with this data.held_out: only the share that training leaves out."""
+    windows: int = Field(default=1, ge=1)
+    """For task temporal: score so many windows of each clip, spread evenly, and take their mean."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "EvalSet":

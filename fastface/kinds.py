@@ -16,6 +16,8 @@ from fastface.evaluators import Evaluators
 from fastface.liveness_card import LivenessCard, liveness_card
 from fastface.liveness_evaluation import LivenessEvaluators
 from fastface.match_evaluation import MatchEvaluators
+from fastface.temporal_card import TemporalCard, temporal_card
+from fastface.temporal_evaluation import TemporalEvaluators
 
 
 class Kind(NamedTuple):
@@ -44,6 +46,10 @@ KINDS: dict[str, Kind] = {
     "liveness": Kind(
         liveness_card,
         lambda config, card, device: LivenessEvaluators(config, LivenessCard.model_validate(card), device),
+    ),
+    "temporal": Kind(
+        temporal_card,
+        lambda config, card, device: TemporalEvaluators(config, TemporalCard.model_validate(card), device),
     ),
 }
 """By `kind` of the task's section and of the card."""

@@ -25,6 +25,7 @@ from fastface.tasks import build_task
 from fastface.tasks.arcface import ArcFace
 from fastface.tasks.base import Task
 from fastface.tasks.distill import Teacher
+from fastface.temporal_settings import TemporalTask
 
 
 class Restored(NamedTuple):
@@ -79,7 +80,7 @@ def restored_task(config: RunConfig, index: Index, saved: checkpoint.Checkpoint 
 
 def classes_of(config: RunConfig, index: Index) -> ClassTargets | None:
     """Return the classes that a task of live and spoof tells apart, and that of every record; None for other tasks."""
-    return class_targets(index, config.task.classes) if isinstance(config.task, LivenessTask) else None
+    return class_targets(index, config.task.classes) if isinstance(config.task, LivenessTask | TemporalTask) else None
 
 
 def embedding_mean(config: RunConfig, index: Index) -> torch.Tensor | None:

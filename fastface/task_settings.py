@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from fastface.liveness_settings import LivenessTask
 from fastface.section import Section, TaskSection
+from fastface.temporal_settings import TemporalTask
 
 
 class ArcFaceMargin(Section):
@@ -251,4 +252,6 @@ class MatchTask(TaskSection):
         return self
 
 
-TaskSettings = ArcFaceTask | TripletTask | SupConTask | MultiSimilarityTask | PairTask | MatchTask | LivenessTask
+TaskSettings = (
+    ArcFaceTask | TripletTask | SupConTask | MultiSimilarityTask | PairTask | MatchTask | LivenessTask | TemporalTask
+)

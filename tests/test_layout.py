@@ -22,6 +22,7 @@ FLOORS = [
         "task_settings",
         "eval_settings",
         "liveness_settings",
+        "temporal_settings",
         "dist",
         "durable",
         "spelling",

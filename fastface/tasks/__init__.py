@@ -35,8 +35,16 @@ from fastface.tasks.distill import Distillation, Teacher
 from fastface.tasks.liveness import ClassLoss, Liveness
 from fastface.tasks.match import Match
 from fastface.tasks.metric import Comparison, Metric
-from fastface.tasks.networks import backbone_of, build_liveness_network, build_matcher, network_size
+from fastface.tasks.networks import (
+    backbone_of,
+    build_liveness_network,
+    build_matcher,
+    build_temporal_network,
+    network_size,
+)
 from fastface.tasks.pair import Pair
+from fastface.tasks.temporal import Temporal
+from fastface.temporal_settings import TemporalTask
 from fastface.timing import Watch
 
 ImageTask = ArcFaceTask | TripletTask | SupConTask | MultiSimilarityTask | PairTask
@@ -118,7 +126,14 @@ def _liveness(task: LivenessTask, given: Given) -> Liveness:
     )
 
 
-def class_loss_of(task: LivenessTask) -> ClassLoss:
+def _temporal(task: TemporalTask, given: Given) -> Temporal:
+    classes = given.classes
+    assert classes is not None, "task temporal learns the classes of a shard set"
+    network = build_temporal_network(task, given.model, given.data, len(classes.names))
+    return Temporal(network, given.model.window, classes=classes, class_loss=class_loss_of(task))
+
+
+def class_loss_of(task: LivenessTask | TemporalTask) -> ClassLoss:
     """Return the loss of each sample that the settings ask for."""
     loss = task.loss
     if isinstance(loss, FocalLoss):
@@ -132,6 +147,7 @@ BUILDERS: dict[str, Callable[[Any, Given], Task]] = {
     "recognition": _recognition,
     "match": _match,
     "liveness": _liveness,
+    "temporal": _temporal,
 }
 """By `kind` of the task's section."""
 

@@ -9,7 +9,10 @@ from fastface.liveness_settings import AMSoftmaxLoss, LivenessTask
 from fastface.models import Backbone, build_backbone
 from fastface.models.liveness import LivenessNetwork
 from fastface.models.matcher import Matcher
+from fastface.models.temporal import TemporalNetwork
+from fastface.plan_settings import ClipsPlan
 from fastface.task_settings import MatchTask
+from fastface.temporal_settings import TemporalTask
 
 
 def network_size(data: DataConfig, model: ModelConfig) -> tuple[int, int]:
@@ -63,3 +66,30 @@ def build_liveness_network(task: LivenessTask, model: ModelConfig, data: DataCon
     body = backbone_of(model, data, size if patch is None else (patch, patch))
     scale = task.loss.s if isinstance(task.loss, AMSoftmaxLoss) else None
     return LivenessNetwork(body, classes, scale=scale, features=task.fourier_weight > 0)
+
+
+def build_temporal_network(task: TemporalTask, model: ModelConfig, data: DataConfig, classes: int) -> TemporalNetwork:
+    """Build a network of clips and so many classes, as it is before training."""
+    if not isinstance(data.plan, ClipsPlan):
+        raise ValueError(f"task temporal learns from clips, data.plan is {data.plan.name}: set data.plan.name: clips")
+    if data.plan.frames < 2:
+        raise ValueError(
+            f"task temporal looks at several frames: raise data.plan.frames {data.plan.frames}, 8 is usual"
+        )
+    if task.freeze_backbone and model.weights is None:
+        raise ValueError(
+            "task.freeze_backbone keeps what model.weights filled, and nothing is named there: set model.weights to a "
+            "run, or freeze_backbone to false (optim.freeze_epochs keeps model.pretrained for a while)"
+        )
+    return TemporalNetwork(
+        backbone_of(model, data, network_size(data, model)),
+        classes,
+        frames=data.plan.frames,
+        over=task.over,
+        hidden=task.hidden,
+        layers=task.layers,
+        dropout=task.dropout,
+        readout=task.readout,
+        differences=task.differences,
+        frozen=task.freeze_backbone,
+    )

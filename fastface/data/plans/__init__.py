@@ -50,7 +50,16 @@ PLANS = {
         lambda s: 2,
     ),
     "clips": Kind(
-        lambda s, index, batch, seed: Clips(index, s.frames, batch, seed, too_few=s.too_few),
+        lambda s, index, batch, seed: Clips(
+            index,
+            s.frames,
+            batch,
+            seed,
+            too_few=s.too_few,
+            duration_s=s.duration_s,
+            spacing=s.spacing,
+            balance=s.balance,
+        ),
         lambda s: s.frames,
     ),
     "windowed": Kind(
