@@ -5,7 +5,6 @@ those of a development set, a share of the other sources that no person, clip or
 what is trained on.
 """
 
-import hashlib
 import json
 import time
 from pathlib import Path
@@ -45,12 +44,13 @@ class Fold(NamedTuple):
     source: str
     config: RunConfig
     folder: Path
+    dataset_id: str
+    """Of the shards of all sources."""
 
-    @property
-    def key(self) -> str:
-        """Names what the fold's result follows from."""
-        content = self.config.model_dump(mode="json", exclude={"out", "log", "checkpoint", "runtime"})
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+def essence(config: RunConfig) -> dict[str, Any]:
+    """Return what a fold's result follows from, beside the data."""
+    return config.model_dump(mode="json", exclude={"out", "log", "checkpoint", "runtime"})
 
 
 def fold_of(config: RunConfig, shards: Path, index: Index, source: str, out: Path, share: float) -> Fold:
@@ -68,7 +68,7 @@ def fold_of(config: RunConfig, shards: Path, index: Index, source: str, out: Pat
             "eval": config.eval.model_copy(update=changed),
         }
     )
-    return Fold(source, RunConfig.model_validate_json(made.model_dump_json()), out / source)
+    return Fold(source, RunConfig.model_validate_json(made.model_dump_json()), out / source, index.dataset_id)
 
 
 def finished(fold: Fold) -> dict[str, Any] | None:
@@ -77,7 +77,8 @@ def finished(fold: Fold) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     found = json.loads(path.read_text())
-    if found["key"] != fold.key:
+    before = RunConfig.model_validate_json(json.dumps(found["config"]))  # which fills in options that are younger
+    if essence(before) != essence(fold.config) or found["dataset_id"] != fold.dataset_id:
         raise ValueError(
             f"{path} is the result of other settings or data: choose another --out, or take {fold.folder.parent} away"
         )
@@ -106,7 +107,8 @@ def run_fold(fold: Fold, shards: Index) -> dict[str, Any]:
     on_test = presented_figures(test, threshold, rule=rule, draw=True)
     result = {
         "source": fold.source,
-        "key": fold.key,
+        "config": essence(fold.config),
+        "dataset_id": fold.dataset_id,
         "run": run.folder.name,
         "step": run.best.get("step"),
         "steps": run.total_steps,
