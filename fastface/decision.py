@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from fastface.card import Calibration, Threshold
 
-NAMES = ("read", "detect", "cut", "liveness", "temporal", "embed", "fuse", "match")
+NAMES = ("read", "detect", "cut", "liveness", "temporal", "embed", "fuse", "match", "search")
 """Steps, in their order."""
 
 

@@ -86,8 +86,7 @@ def describe(gallery: Gallery) -> list[str]:
     lines = [f"{gallery.path}: {size}, searched by {about['index']} ({exact})"]
     threshold = gallery.threshold(FPIR)
     if threshold is not None:
-        doubt = "" if threshold.supported else "! a guess, searches are few: "
-        lines.append(f"{doubt}threshold {threshold.threshold:.4f} for FPIR {FPIR:g}: {threshold.source}")
+        lines.append(f"threshold {threshold.threshold:.4f} {threshold.about}; {threshold.source}")
         worst = int(np.argmax(gallery.non_mated))
         person = gallery.embeddings.classes[int(gallery.strangers[worst])]
         lines.append(f"the likest image of two people scores {gallery.non_mated[worst]:.4f}, one of them {person}")

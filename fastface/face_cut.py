@@ -6,8 +6,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from fastface.conversion.faces import PICKS, Alignment, Face, choose, cut_face
+from fastface.conversion.faces import CONTEXT, PICKS, Alignment, Face, choose, cut_face
 from fastface.data.align import ALIGNMENTS, MARGIN
+from fastface.data.context import Context
 from fastface.data.images import ImageSpec, Rejected, cut_image
 from fastface.detection import DetectorSpec
 from fastface.spelling import nearest
@@ -63,7 +64,7 @@ class Cut(NamedTuple):
     size: tuple[int, int]
     """Width, height in px."""
     crop: float | str | None
-    """Central fraction, "box", a name of ALIGNMENTS; None: the whole image."""
+    """Central fraction, "box", a name of ALIGNMENTS, the text of a Context; None: the whole image."""
     margin: float = MARGIN
     """By which a box is enlarged, where crop is crop or pad."""
 
@@ -80,7 +81,9 @@ class Cut(NamedTuple):
             raise Rejected("no-face", "no face was found")
         if self.crop == "box":
             return cut_image(image, ImageSpec(size=self.size), face.box)
-        return cut_face(image, face, self.size, Alignment(self.crop, margin=self.margin))[0]
+        context = Context.parse(self.crop)
+        align = Alignment(self.crop, margin=self.margin) if context is None else Alignment(CONTEXT, context=context)
+        return cut_face(image, face, self.size, align)[0]
 
     def __str__(self) -> str:
         how = {None: "whole image", "box": "the face's box"}.get(self.crop, self.crop)  # type: ignore[arg-type]
@@ -88,24 +91,26 @@ class Cut(NamedTuple):
         return f"{how}, {self.size[0]}x{self.size[1]} px"
 
 
-def cut_for(card: Preprocessed, model: str, finder: FaceFinder | None, align: str | None = None) -> Cut:
-    """Return how a model's card wants its pictures; where the card does not say, `align` does.
+def cut_for(
+    card: Preprocessed, model: str, finder: FaceFinder | None, align: str | None = None, *, flag: str = "--align"
+) -> Cut:
+    """Return how a model's card wants its pictures; where the card does not say, `align` does, an option called `flag`.
 
     Raises:
         ValueError: where nobody says it, or faces are needed and nobody finds them.
     """
     if align is not None and align not in (*ALIGNMENTS, WHOLE):
         known = (*ALIGNMENTS, WHOLE)
-        raise ValueError(f"--align {align!r}{nearest(align, known)}; choose one of {', '.join(known)}")
+        raise ValueError(f"{flag} {align!r}{nearest(align, known)}; choose one of {', '.join(known)}")
     crop = card.crop
     if crop is None and align is not None:
         crop = None if align == WHOLE else align
     elif crop is None and finder is not None:
         raise ValueError(
-            f"{model}: its card does not say how faces are cut out for it; give --align five-point (as public "
+            f"{model}: its card does not say how faces are cut out for it; give {flag} five-point (as public "
             "ArcFace networks want them), crop, pad, or none for the whole image"
         )
-    if isinstance(crop, str) and crop != "box" and crop not in ALIGNMENTS:
+    if isinstance(crop, str) and crop != "box" and crop not in ALIGNMENTS and Context.parse(crop) is None:
         raise ValueError(f"{model} wants faces cut by {crop!r}, which this version does not know")
     if isinstance(crop, str) and finder is None:
         raise ValueError(

@@ -44,11 +44,17 @@ class GalleryThreshold(NamedTuple):
     """From which score on a candidate is taken for the person, in a gallery of this size."""
 
     threshold: float
-    target_fpir: float
-    """Searches of people who are not enrolled that may find somebody, as a share."""
+    target_fpir: float | None
+    """Share of the searches for people who are not enrolled that may find somebody; None where it was given."""
     supported: bool
     """False where too few searches stand behind it: take it as a guess."""
     source: str
+
+    @property
+    def about(self) -> str:
+        """What it was chosen for, in words."""
+        doubt = "" if self.supported else ", a guess: searches are few"
+        return "as given" if self.target_fpir is None else f"for FPIR {self.target_fpir:g}{doubt}"
 
 
 @dataclass(frozen=True)

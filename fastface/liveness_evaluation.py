@@ -9,10 +9,12 @@ from torch import nn
 from fastface import dist
 from fastface.data.attacks import read_attacks
 from fastface.data.image_sets import ShardImages
+from fastface.data.images import ImageSpec
 from fastface.data.index import Index
+from fastface.data.selection import select
 from fastface.eval_settings import EvalConfig, EvalSet
 from fastface.evaluation import OpenedSets, embed_images
-from fastface.evaluators import check_image_size
+from fastface.evaluators import selection_of
 from fastface.liveness_card import LivenessCard
 from fastface.liveness_scorer import LivenessScorer, live_probability, module_liveness
 from fastface.metrics.attacks import attack_figures
@@ -29,29 +31,29 @@ class AttackSet(NamedTuple):
 
 
 def open_attacks(settings: EvalSet, card: LivenessCard) -> AttackSet:
-    """Open the shard set that an evaluation set names.
+    """Open the shard set that an evaluation set names, or what it selects of one; other sizes are resized when read.
 
     Raises:
-        ValueError: where it is no shard set of live and spoof of the model's size, or has one of both only.
+        ValueError: where it is no shard set of live and spoof, or has one of both only.
     """
     if settings.images is None or not (settings.images / "meta.json").is_file():
         raise ValueError(
             f"{settings.images or settings.bin} is no shard set: task liveness is evaluated on `images`, a folder made "
             "by tools/make_shards.py liveness"
         )
-    index = Index.open(settings.images)
-    check_image_size(index, card.input_size)
+    index = select([Index.open(settings.images)], selection_of(settings), str(settings.images))[0]
+    same_size = index.image_size == card.input_size
     found = read_attacks(index)
     if found.live.all() or not found.live.any():
         raise ValueError(f"{index.path} has live or spoof images only; a liveness model is judged on both")
     attack = None if found.attack is None else [found.names[n] for n in found.attack.tolist()]
     clip = index.columns.get("clip")
     return AttackSet(
-        ShardImages(index),
+        ShardImages(index, None if same_size else ImageSpec(size=card.input_size)),
         found.live,
         attack,
         None if clip is None else np.asarray(clip, np.int64),
-        f"{len(index):,} images of {settings.images}",
+        f"{len(index):,} images of {settings.images}" + ("" if same_size else ", resized"),
     )
 
 

@@ -40,7 +40,11 @@ class LivenessScorer:
         Raises:
             ValueError: for images of another size.
         """
-        return self.network(prepared(images, self.card, self.origin))
+        return self.network(self.prepare(images))
+
+    def prepare(self, images: np.ndarray) -> np.ndarray:
+        """Turn uint8 RGB images [B, H, W, 3] into what the network takes: normalised float32 [B, 3, H, W]."""
+        return prepared(images, self.card, self.origin)
 
 
 def live_probability(logits: np.ndarray, live: int) -> np.ndarray:

@@ -30,6 +30,7 @@ from fastface.data.shard_cache import CacheOptions
 from fastface.ema import WeightAverage
 from fastface.hardware import decode_threads_of, decoder_of, memory_told, start_processes
 from fastface.kinds import KINDS
+from fastface.leakage import check_leakage
 from fastface.optim import LateStart, Schedule, build_schedule
 from fastface.restored import restored_average, restored_neighbours, restored_optimizer, restored_task
 from fastface.run_folder import check_plan, check_resumable, differences, find_resumable, hold, new_folder, settle
@@ -106,6 +107,8 @@ def build_run(command: Command) -> Run:
     if saved is not None:
         notes += [f"skipped: {reason}" for reason in saved.skipped] + [f"resuming from {saved.path}"]
         notes += check_resumable(config, saved.state, index.dataset_id, embeddings_of(index))
+    if config.task.kind in ("liveness", "temporal"):
+        notes += check_leakage(config, index)
     micro = micro_batch_of(config, saved)
     task, loaded, normalisation = restored_task(config, index, saved, notes)
     about = task.about()

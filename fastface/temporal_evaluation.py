@@ -71,17 +71,7 @@ def open_clips(
     index = select([Index.open(settings.images)], selection_of(settings), "eval.sets")[0]
     check_image_size(index, size)
     found = read_attacks(index)
-    plan = Clips(
-        index,
-        frames,
-        frames,
-        0,
-        too_few="repeat",
-        duration_s=duration_s,
-        evaluation=True,
-        windows=windows or settings.windows,
-    )
-    records = np.stack([plan[step].records for step in range(plan.steps_per_epoch)])  # [W, T]
+    records, notes = windows_of(index, frames, duration_s, windows or settings.windows)
     first = records[:, 0]
     if found.live[first].all() or not found.live[first].any():
         raise ValueError(f"{index.path} has live or spoof clips only; a model of clips is judged on both")
@@ -94,8 +84,14 @@ def open_clips(
         attack,
         None if subject is None else np.asarray(subject[first], np.int64),
         f"{len(np.unique(clip)):,} clips of {settings.images}",
-        plan.notes,
+        notes,
     )
+
+
+def windows_of(index: Index, frames: int, duration_s: float | None, windows: int = 1) -> tuple[np.ndarray, list[str]]:
+    """Return the records of every clip's windows, int64 [W, T], and what is to be said of them."""
+    plan = Clips(index, frames, frames, 0, too_few="repeat", duration_s=duration_s, evaluation=True, windows=windows)
+    return np.stack([plan[step].records for step in range(plan.steps_per_epoch)]), plan.notes
 
 
 def score_windows(opened: ClipSet, scorer: ClipScorer, *, batch: int) -> np.ndarray:

@@ -23,7 +23,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from fastface.data.synthetic import Identity, Shot, attributes, photograph, render
-from fastface.data.synthetic.attacks.album import draw_attacks, variants_of
+from fastface.data.synthetic.attacks.album import clips_of, draw_attacks, draw_clips, variants_of
+from fastface.data.synthetic.attacks.clips import CLIPS
 from fastface.data.synthetic.attacks.present import VARIANTS
 
 Drawn = TypeVar("Drawn")
@@ -35,13 +36,8 @@ class Job(NamedTuple):
     """One person to draw."""
 
     folder: str
-    seed: int
     number: int
-    images: int
-    size_px: int
-    attacks: dict[str, tuple[str, ...]] | None
-    """None for plain pictures."""
-    sites: int
+    args: argparse.Namespace
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -55,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"make_faces: {error}")
     if args.sheet:
         _sheet(out, args)
-    print(f"{args.identities} identities x {args.images} images of {args.size}x{args.size} px in {args.out}")
+    print(f"{args.identities} identities, {_num_images(args):,} images of {args.size}x{args.size} px, in {args.out}")
 
 
 def make_faces(out: Path, args: argparse.Namespace) -> None:
@@ -64,14 +60,13 @@ def make_faces(out: Path, args: argparse.Namespace) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         numbers = range(args.first, args.first + args.identities)
-        attacks = None if args.attacks is None else variants_of(args.attacks)
-        jobs = [Job(str(temporary), args.seed, n, args.images, args.size, attacks, args.sites) for n in numbers]
-        with tqdm(total=len(jobs) * args.images * (1 + len(attacks or ())), unit="face", disable=None) as bar:
-            if attacks is None:
-                _draw_people(temporary, jobs, args.workers, bar)
-            else:
-                for count in _map(draw_attacked, jobs, args.workers):
+        jobs = [Job(str(temporary), number, args) for number in numbers]
+        with tqdm(total=_num_images(args), unit="image", disable=None) as bar:
+            if args.attacks or args.clips:
+                for count in _map(draw_presented, jobs, args.workers):
                     bar.update(count)
+            else:
+                _draw_people(temporary, jobs, args.workers, bar)
         temporary.chmod(0o755)
         if out.exists():
             out.rmdir()  # only an empty folder may be replaced; _check has looked
@@ -91,11 +86,15 @@ def _draw_people(folder: Path, jobs: list[Job], workers: int, bar: tqdm) -> None
             bar.update(len(rows))
 
 
-def draw_attacked(job: Job) -> int:
-    """Write the live and the attacked pictures of one person and count them."""
-    assert job.attacks is not None
-    count = 0
-    for path, image in draw_attacks(job.seed, job.number, job.images, job.size_px, job.attacks, job.sites):
+def draw_presented(job: Job) -> int:
+    """Write the live and the attacked pictures, or clips, of one person and count them."""
+    args, count = job.args, 0
+    common = (args.seed, job.number, args.images, args.size)
+    if args.clips:
+        pictures = draw_clips(*common, clips_of(args.clips), args.sites, args.frames, args.fps)
+    else:
+        pictures = draw_attacks(*common, variants_of(args.attacks), args.sites)
+    for path, image in pictures:
         file = Path(job.folder, path)
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(file)
@@ -105,14 +104,15 @@ def draw_attacked(job: Job) -> int:
 
 def draw_identity(job: Job) -> list[dict[str, str]]:
     """Write the pictures of one person and return their lines of landmarks.csv."""
-    who = Identity.draw(job.seed, job.number)
+    args = job.args
+    who = Identity.draw(args.seed, job.number)
     name = f"id-{job.number:05d}"
     folder = Path(job.folder, name)
     folder.mkdir()
     rows = []
-    for image in range(job.images):
-        shot = Shot.draw(job.seed, who, image)
-        face = render(who, shot, job.size_px)
+    for image in range(args.images):
+        shot = Shot.draw(args.seed, who, image)
+        face = render(who, shot, args.size)
         (folder / f"{image:04d}.jpg").write_bytes(photograph(face, shot))
         row = {"path": f"{name}/{image:04d}.jpg"}
         row |= {key: f"{value:.2f}" for key, value in zip(("x0", "y0", "x1", "y1"), face.box.tolist(), strict=True)}
@@ -132,13 +132,15 @@ def _map(draw: Callable[[Job], Drawn], jobs: list[Job], workers: int) -> Iterato
 
 
 def _check(args: argparse.Namespace, out: Path) -> None:
-    for name in ("identities", "images", "sites", "workers"):
+    for name in ("identities", "images", "sites", "frames", "fps", "workers"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} {getattr(args, name)} must be at least 1")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"--out {args.out} exists and is not an empty folder; choose another or remove it")
-    if args.attacks is not None:
-        variants_of(args.attacks)
+    if args.attacks and args.clips:
+        raise ValueError("--attacks and --clips are two sets; make one after the other")
+    variants_of(args.attacks or "print")
+    clips_of(args.clips or "still")
     # Draw one picture now, so that a bad seed, number or size is told before any folder appears.
     who = Identity.draw(args.seed, args.first + args.identities - 1)
     render(who, Shot.draw(args.seed, who, args.images - 1), args.size)
@@ -146,7 +148,7 @@ def _check(args: argparse.Namespace, out: Path) -> None:
 
 def _sheet(out: Path, args: argparse.Namespace) -> None:
     identities, images = min(args.identities, SHEET_IDENTITIES), min(args.images, SHEET_IMAGES)
-    if args.attacks is not None:
+    if args.attacks or args.clips:
         _sheet_of_attacks(out, args)
         return
     sheet = Image.new("RGB", (images * args.size, identities * args.size))
@@ -157,15 +159,22 @@ def _sheet(out: Path, args: argparse.Namespace) -> None:
 
 
 def _sheet_of_attacks(out: Path, args: argparse.Namespace) -> None:
-    """Draw a row of live pictures, then one of each variant, all of different people where there are enough."""
+    """Draw a row of live pictures, then one of each attack: of different people, or the frames of one clip."""
     folders = ["", *sorted({path.name for path in out.glob("*/spoof/*")})]
     sheet = Image.new("RGB", (SHEET_IMAGES * args.size, len(folders) * args.size))
     for row, folder in enumerate(folders):
-        paths = out.glob(f"*/spoof/{folder}/*/*.png" if folder else "*/live/*/*.png")
-        mixed = sorted(paths, key=lambda path: (path.name[-6:], path.parent.name))  # by image, then by person
-        for column, path in enumerate(mixed[:SHEET_IMAGES]):
+        paths = sorted(out.glob(f"*/spoof/{folder}/*/**/*.png" if folder else "*/live/**/*.png"))
+        if not args.clips:
+            paths.sort(key=lambda path: (path.name[-6:], path.parent.name))  # by image, then by person
+        for column, path in enumerate(paths[:SHEET_IMAGES]):
             sheet.paste(Image.open(path), (column * args.size, row * args.size))
     _save(sheet, args.sheet)
+
+
+def _num_images(args: argparse.Namespace) -> int:
+    """Count what is drawn: of each person as many of each attack as live ones."""
+    kinds = 1 + len(clips_of(args.clips) if args.clips else variants_of(args.attacks) if args.attacks else ())
+    return args.identities * args.images * kinds * (args.frames if args.clips else 1)
 
 
 def _save(sheet: Image.Image, path: Path) -> None:
@@ -185,11 +194,16 @@ def _parser() -> argparse.ArgumentParser:
         "--attacks",
         metavar="NAMES",
         help="draw SITE/live and SITE/spoof for make_shards.py liveness, as many of each attack as live ones: print, "
-        f"replay, or one variant such as print-laser ({', '.join(VARIANTS)}), with commas between",
+        f"replay, cut, mask, or one variant such as print-laser ({', '.join(VARIANTS)}), with commas between",
     )
     parser.add_argument(
-        "--sites", type=int, default=3, help="--attacks: places with phones, printers, screens of their own (3)"
+        "--clips",
+        metavar="NAMES",
+        help=f"the same with clips, --images of each, for make_shards.py liveness --fps: {', '.join(CLIPS[1:])}",
     )
+    parser.add_argument("--sites", type=int, default=3, help="places with devices of their own (default %(default)s)")
+    parser.add_argument("--frames", type=int, default=18, help="--clips: frames of each (default %(default)s)")
+    parser.add_argument("--fps", type=float, default=12.0, help="--clips: frames a second (default %(default)s)")
     parser.add_argument("--sheet", type=Path, help=f"also write a contact sheet of {SHEET_IDENTITIES} x {SHEET_IMAGES}")
     parser.add_argument("--workers", type=int, default=_cores(), help="processes (default: all cores)")
     return parser

@@ -31,7 +31,8 @@ class Options:
     exclude: Path | None = None
     min_images: int = 1  # an identity with fewer is left out
     split: Mapping[str, float] | None = None
-    split_by: str = "identity"  # or "image"
+    split_by: str = "identity"  # or subject, source, clip, image
+    leakage: str = "refuse"  # or "allow": of live and spoof images, persons or copies in two of the sets
     seed: int = 0
     shuffle: bool = True
     shard_size: int | None = None  # images per shard, None = by the size of the dataset
@@ -54,8 +55,11 @@ class Options:
                 raise ValueError(f"{name} {value} must be at least 1")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise ValueError(f"--fps {self.fps:g} must be above 0 and at most 1000 frames a second")
-        if self.align is not None and self.spec.size is None:
+        if self.align is not None and self.spec.size is None and self.align.context is None:
             raise ValueError(f"--align {self.align.method} needs a target: add --size 112")
+        if self.align is not None and self.align.context is not None and self.align.context.stretched:
+            if self.spec.size is None:
+                raise ValueError("--stretch needs a target: add --size 80")
         if self.align is not None and (self.boxes or self.spec.crop is not None):
             raise ValueError("--align and --crop exclude each other: --align crop cuts a box out, --margin enlarges it")
         if not 0 <= self.max_rejects <= 1:
@@ -98,7 +102,7 @@ class Options:
     def _crop(self) -> float | str | None:
         """Say what images show: a model that was trained on faces cut in one way must not get others."""
         if self.align is not None:
-            return self.align.method
+            return self.align.crop
         return "box" if self.boxes and self.spec.crop is None else self.spec.crop
 
 

@@ -42,10 +42,10 @@ def read_attacks(index: Index) -> Attacks:
             f"{index.path} has the class {odd[0]!r}; liveness is about {LIVE} and {SPOOF}: make the shards with "
             "tools/make_shards.py liveness"
         )
-    live = np.array([name == LIVE for name in index.classes])[index.label]
-    column = index.columns.get("attack")
-    if column is None:
+    live = np.array([name == LIVE for name in index.classes])[np.asarray(index.label)]
+    if "attack" not in index.columns:
         return Attacks(live, None, [])
+    column = np.asarray(index.columns["attack"])
     names = index.meta.get("values", {}).get("attack")
     if not names or column.max() >= len(names):
         raise ValueError(f"{index.path}: column attack has no names for its numbers; make the shards again")

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from fastface.data.columns import RECORD_COLUMNS
 from fastface.data.geometry import Faces
 from fastface.data.index import Index
 from fastface.data.names import Names
@@ -93,8 +94,8 @@ class SelectedIndex(Index):
         counts = np.bincount(old_label, minlength=base.num_classes)
         alive = counts > 0
         by_label, by_name = (order[order >= 0] for order in (rank[base.by_label], rank[base._by_name]))
-        columns: dict[str, Any] = {
-            name: Picked(column, kept)
+        columns: dict[str, Any] = {  # those that a source adds are small, and people calculate with them
+            name: Picked(column, kept) if name in RECORD_COLUMNS else column[kept]
             for name, column in base.columns.items()
             if len(column) == base.num_samples and name not in ("label", "by_label") and not name.startswith("boxes")
         }

@@ -7,8 +7,6 @@ for a split holds for every part of it: a person in the development set is in no
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from fastface.data.index import Index
 from fastface.data.plan import hash_rows
@@ -22,6 +20,9 @@ def units_of(index: Index) -> np.ndarray:
     Two records are of one unit where they have the same subject (that is known), clip, or bytes, or where records
     between them link them.
     """
+    from scipy.sparse import coo_array  # 60 MB that conversion's workers do without
+    from scipy.sparse.csgraph import connected_components
+
     links = [content_of(index)]
     for column in ("subject", "clip"):
         if column in index.columns:
@@ -47,7 +48,10 @@ def content_of(index: Index) -> np.ndarray:
 
 def content_keys(index: Index) -> np.ndarray:
     """Return what tells the images of any shard set apart, but for chance: crc32 and length as one uint64 [N]."""
-    return np.asarray(index.crc32).astype(np.uint64) << np.uint64(32) | np.asarray(index.length).astype(np.uint64)
+    keys = np.asarray(index.columns["crc32"]).astype(np.uint64)
+    keys <<= np.uint64(32)
+    keys |= np.asarray(index.columns["length"]).astype(np.uint64)
+    return keys
 
 
 def held_out(index: Index, share: float, seed: int = 0) -> np.ndarray:

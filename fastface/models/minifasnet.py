@@ -39,7 +39,7 @@ class MiniFASNet(Backbone):
     dropout: after the embedding's BatchNorm, as published (0.2 for V2, 0.75 for the SE variants).
     """
 
-    neck_modules = ("linear", "bn")
+    neck_modules = ("conv_6_dw", "linear", "bn")
 
     def __init__(
         self,

@@ -23,6 +23,8 @@ ATTACKS = {  # word in a path -> attack; the first word that is here decides
     **dict.fromkeys(("mask", "masks", "3d", "3dmask", "silicone", "latex", "resin", "mannequin"), "mask"),
     **dict.fromkeys(("cut", "eyecut", "cutout"), "cut"),
     **dict.fromkeys(("warp", "warped"), "warp"),
+    "still": "still",
+    "planar": "planar",
     **dict.fromkeys(("makeup", "cosmetic"), "makeup"),
     **dict.fromkeys(("deepfake", "faceswap", "swap", "morph"), "digital"),
 }

@@ -3,6 +3,7 @@
 Lengths are in shorter sides of the picture with the origin at its middle, so a placement means the same at any size.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,6 +67,10 @@ class Placement:
         seen = self.homography @ np.stack([u, v, np.ones_like(u)])
         return (seen[:2] / seen[2]).T
 
+    def moved(self, **changes: float) -> "Placement":
+        """Return the placement with amounts added to what is named."""
+        return dataclasses.replace(self, **{name: getattr(self, name) + change for name, change in changes.items()})
+
 
 def grid(shape: tuple[int, int], fine: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Return x and y of the middles of all pixels of a picture [H, W], `fine` x `fine` to a pixel: float32 planes."""
@@ -76,10 +81,19 @@ def grid(shape: tuple[int, int], fine: int = 1) -> tuple[np.ndarray, np.ndarray]
     return np.broadcast_to(x, (high * fine, wide * fine)), np.broadcast_to(y[:, None], (high * fine, wide * fine))
 
 
-def sample(planes: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Look a picture, float32 planes [C, h, w], up at places of its plane; mirrored beyond its edges."""
+def in_plane(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Turn points in px, [N, 2], of a picture [H, W, ...] into places of its plane."""
+    high, wide = shape[:2]
+    return (np.asarray(points, np.float64) - [wide / 2, high / 2]) / min(high, wide)
+
+
+def sample(planes: np.ndarray, u: np.ndarray, v: np.ndarray, span: float = 1.0) -> np.ndarray:
+    """Look a source, float32 planes [C, h, w], up at places of its plane; mirrored beyond its edges.
+
+    Its shorter side covers `span` shorter sides of the picture: above 1 where more than a picture's worth was drawn.
+    """
     num_planes, high, wide = planes.shape
-    side = min(high, wide)
+    side = min(high, wide) / span
     column, right = _neighbours(u * side + (wide / 2 - 0.5), wide)
     row, down = _neighbours(v * side + (high / 2 - 0.5), high)
     flat = planes.reshape(num_planes, -1)

@@ -67,15 +67,15 @@ def draw_printer(rng: np.random.Generator, screen: str) -> Printer:
 
 
 def printed(
-    source: np.ndarray, printer: Printer, placement: Placement, shape: tuple[int, int], offset: int
+    source: np.ndarray, printer: Printer, placement: Placement, shape: tuple[int, int], offset: int, span: float = 1.0
 ) -> np.ndarray:
     """Return the sheet as the camera sees it: float32 planes [3, H, W] of a source's planes [3, h, w] in [0, 1].
 
-    `offset` says which piece of paper it is.
+    `offset` says which piece of paper it is, `span` how much of the plane the source covers.
     """
     u, v, _ = placement.to_plane(*grid(shape, FINE))
     side = min(shape)
-    inks = _separate(sample(source, u, v), printer)
+    inks = _separate(sample(source, u, v, span), printer)
     sheet = np.empty((3, *u.shape), np.float32)
     sheet[:] = np.asarray(printer.paper, np.float32)[:, None, None]
     strength = 1 - printer.fade

@@ -7,6 +7,7 @@ the class. So brightness and colour of a whole picture, which a print or a scree
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -51,7 +52,7 @@ def draw_camera(seed: int, identity: int, image: int, site: int) -> Camera:
     leaning = warmth + normal(rng, 0, 0.025)
     return Camera(
         level=level + uniform(rng, -0.07, 0.07),
-        spread=uniform(rng, 0.17, 0.25),
+        spread=uniform(rng, 0.19, 0.28),
         cast=(1 + leaning, 1 + normal(rng, 0, 0.012), 1 - leaning),
         vignette=uniform(rng, 0, 0.15),
         blur=blur * uniform(rng, 0.9, 1.8),
@@ -62,9 +63,19 @@ def draw_camera(seed: int, identity: int, image: int, site: int) -> Camera:
     )
 
 
-def take(planes: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.ndarray:
+class Exposure(NamedTuple):
+    """What the camera has metered: of the first picture of a clip, and kept for all of it."""
+
+    gains: np.ndarray
+    """Of the channels, float32 [3]."""
+    mean: float
+    stretch: float
+    level: float
+
+
+def take(planes: np.ndarray, camera: Camera, rng: np.random.Generator, exposure: Exposure | None = None) -> np.ndarray:
     """Take the picture of float32 planes [3, H, W] in [0, 1]: uint8 [H, W, 3]; `rng` is the sensor's noise."""
-    pixels = _metered(planes, camera).transpose(1, 2, 0)
+    pixels = _expose(planes, camera, exposure or meter(planes, camera)).transpose(1, 2, 0)
     pixels = through_lens(pixels * np.float32(255), camera.blur, camera.motion, camera.motion_angle)
     image = on_sensor(pixels, camera.noise, rng)
     return simplejpeg.decode_jpeg(compress(np.ascontiguousarray(image), camera.quality), colorspace="RGB")
@@ -75,19 +86,22 @@ def steady(camera: Camera) -> Camera:
     return dataclasses.replace(camera, motion=0.0)
 
 
-def _metered(planes: np.ndarray, camera: Camera) -> np.ndarray:
-    _, high, wide = planes.shape
+def meter(planes: np.ndarray, camera: Camera) -> Exposure:
+    """Look at a scene, float32 planes [3, H, W], and choose white, exposure and contrast."""
     means = planes.mean(axis=(1, 2))
     white = float(LUMA @ means)
-    gains = (white / np.maximum(means, 0.02)) ** BALANCED * np.asarray(camera.cast, np.float32)
-    balanced = planes * np.clip(gains, 0.5, 2)[:, None, None]
-    luma = np.tensordot(LUMA, balanced, 1)
+    gains = np.clip((white / np.maximum(means, 0.02)) ** BALANCED * np.asarray(camera.cast, np.float32), 0.5, 2)
+    luma = np.tensordot(LUMA * gains, planes, 1)
     mean, spread = float(luma.mean()), max(float(luma.std()), 0.03)
     stretch = min((camera.spread / spread) ** STRETCHED, 3.0)
-    level = mean + METERED * (camera.level - mean)
-    y, x = (np.linspace(-1, 1, length, dtype=np.float32) for length in (high, wide))
+    return Exposure(gains.astype(np.float32), mean, stretch, mean + METERED * (camera.level - mean))
+
+
+def _expose(planes: np.ndarray, camera: Camera, exposure: Exposure) -> np.ndarray:
+    y, x = (np.linspace(-1, 1, length, dtype=np.float32) for length in planes.shape[1:])
     fall = 1 - camera.vignette * 0.5 * (x * x + (y * y)[:, None])
-    small = ((balanced - mean) * stretch + level) * fall
+    balanced = planes * exposure.gains[:, None, None]
+    small = ((balanced - exposure.mean) * exposure.stretch + exposure.level) * fall
     small = np.where(small > 0.85, 1 - 0.15 * np.exp(-(small - 0.85) / 0.15), small)  # a shoulder, no hard clipping
     small = np.where(small < 0.06, 0.06 * np.exp((np.minimum(small, 0.06) - 0.06) / 0.06), small)
     return small.astype(np.float32)

@@ -35,6 +35,8 @@ class Display:
     band: float
     """Depth of the band that the refresh leaves in the picture."""
     band_period: float
+    band_speed: float
+    """Periods a second that it moves by."""
     quality: int
     """JPEG quality of the file that is shown."""
 
@@ -61,20 +63,21 @@ def draw_display(rng: np.random.Generator, kind: str) -> Display:
         gloss=uniform(rng, 0.4, 1.0) if kind != "monitor" else uniform(rng, 0.1, 0.5),
         band=uniform(rng, 0.04, 0.13) if kind != "phone" else uniform(rng, 0.0, 0.08),
         band_period=uniform(rng, 0.3, 1.4),
+        band_speed=uniform(rng, -0.8, 0.8),
         quality=int(rng.integers(50, 92)),
     )
 
 
 def shown(
-    source: np.ndarray, display: Display, placement: Placement, shape: tuple[int, int], phase: float
+    source: np.ndarray, display: Display, placement: Placement, shape: tuple[int, int], phase: float, span: float = 1.0
 ) -> np.ndarray:
     """Return the display as the camera sees it: float32 planes [3, H, W] of a source's planes [3, h, w] in [0, 1].
 
-    `phase` in [0, 1) is where the refresh stands.
+    `phase` in [0, 1) is where the refresh stands, `span` how much of the plane the source covers.
     """
     x, y = grid(shape, FINE)
     u, v, _ = placement.to_plane(x, y)
-    light = pooled(sample(_stored(source, display.quality), u, v), FINE)
+    light = pooled(sample(_stored(source, display.quality), u, v, span), FINE)
     light = np.clip((light - 0.5) * display.contrast + 0.5, 0, 1) ** np.float32(display.gamma)
     x, y = grid(shape)
     far = x * x + y * y
