@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from fastface.assess.clips import assess_clips
+from fastface.assess.liveness import assess_liveness
 from fastface.clip_scorer import load_temporal
 from fastface.clips import read_clip
 from fastface.data.index import Index
@@ -104,17 +104,11 @@ def test_movement_is_found_that_single_frames_do_not_show(clips: Path, learned: 
     assert step["val/auc"] > 0.9
     assert {"val/acer", "val/apcer", "val/bpcer", "val/loss", "val/hter"} <= step.keys()
     val, train = clips / "val" / "set", clips / "train" / "set"
-    text = assess_clips([learned, clips / "image"], images=val, dev=train, out=tmp_path)
+    assess_liveness([learned, clips / "image"], images=[val], dev=[train], out=tmp_path)
     found = json.loads((tmp_path / "metrics.json").read_text())
     temporal, image = (found[name]["metrics"] for name in found["models"])
     assert temporal["auc"] > image["auc"] + 0.1
-    assert "the mean over all frames of a clip" in text
-    assert "on 20 clips" in text
-    assert (tmp_path / "attacks.png").is_file()
-    with pytest.raises(ValueError, match="are the same clips"):
-        assess_clips([learned], images=val, dev=val, out=tmp_path)
-    with pytest.raises(ValueError, match="needs --dev SHARDS"):
-        assess_clips([learned], images=val, at="bpcer=0.1", out=tmp_path)
+    assert found[next(iter(found["models"]))]["details"]["num_presentations"] == 20
 
 
 def test_a_scorer_gives_what_evaluation_does(clips: Path, learned: Path, tmp_path: Path) -> None:
@@ -158,7 +152,7 @@ def test_a_clip_of_two_classes_is_refused(clips: Path, tmp_path: Path) -> None:
         ({"task": {"freeze_backbone": True}}, "set model.weights to a run"),
         ({"task": {"over": "mean", "readout": "mean"}}, "over: mean has none"),
         ({"train": {"batch_size": 36, "micro_batch": 18}}, "would part rows that belong together"),
-        ({"eval": {"flip": "sum"}}, "not for task temporal"),
+        ({"eval": {"flip": "sum"}}, "task temporal is evaluated as it is"),
         ({"eval": {"sets": {"val": {"images": "VAL", "only": {"label": "live"}}}}}, "has live or spoof clips only"),
         ({"eval": {"sets": {"val": {"images": "x"}}}}, "is no shard set"),
         ({"eval": {"sets": {"v": {"images": "VAL"}}, "best_metric": "v/tar_1e-3"}}, "this task has no tar_1e-3"),
