@@ -88,7 +88,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 OTHER_KINDS = {
     "match": "compares embeddings, and takes no images: evaluate.py --protocol match does",
     "liveness": "tells live faces from attacks, and embeds nothing: evaluate.py --protocol liveness takes it",
-    "temporal": "tells live clips from attacks, and embeds nothing: evaluate.py --protocol clips takes it",
+    "temporal": "tells live clips from attacks, and embeds nothing: evaluate.py --protocol liveness takes it",
 }
 """What is said of a model of another kind where one that embeds images is wanted."""
 
