@@ -1,4 +1,4 @@
-"""Networks of clips: what plain loops give, what knows the order of frames, what is frozen, and what starts from what."""
+"""Networks of clips: what plain loops give, what knows the order of frames, what is frozen, what starts from what."""
 
 from typing import Any
 
