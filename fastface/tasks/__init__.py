@@ -112,7 +112,7 @@ def _liveness(task: LivenessTask, given: Given) -> Liveness:
     classes, data, model = given.classes, given.data, given.model
     assert classes is not None, "task liveness learns the classes of a shard set"
     return Liveness(
-        build_liveness_network(task, model, data, len(classes.names)),
+        build_liveness_network(task, model, data, classes.names),
         model.window,
         classes=classes,
         class_loss=class_loss_of(task),

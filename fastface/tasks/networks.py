@@ -58,8 +58,10 @@ def build_matcher(task: MatchTask, sizes: Sequence[int], mean: Tensor | None = N
     )
 
 
-def build_liveness_network(task: LivenessTask, model: ModelConfig, data: DataConfig, classes: int) -> LivenessNetwork:
-    """Build a network of so many classes, as it is before training."""
+def build_liveness_network(
+    task: LivenessTask, model: ModelConfig, data: DataConfig, classes: Sequence[str]
+) -> LivenessNetwork:
+    """Build a network of these classes, as it is before training."""
     size, patch = network_size(data, model), task.patch_px
     if patch is not None and patch >= min(size):
         raise ValueError(f"task.patch_px {patch} must be below the sides of the image, {size[0]}x{size[1]} px")
