@@ -36,7 +36,7 @@ def advise(
 
     All are about networks of images: a run on embeddings gets none.
     """
-    if config.data.embeddings:
+    if config.of_rows:
         return []
     facts = Facts(config, num_classes, num_images, micro_batch, bf16, weights_normalisation)
     return [row.text.format(f=facts) for row in ADVICE if row.fires(facts)]

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from fastface.data.augment.presets import AnyAugment
 from fastface.data.normalisation import PerColour, in_words, three
 from fastface.eval_settings import EvalConfig
+from fastface.fusion_settings import FusionTask
 from fastface.plan_settings import PlanSettings, ShuffledPlan
 from fastface.section import Folders, Section
 from fastface.task_settings import ArcFaceTask, MatchTask, TaskSettings
@@ -67,7 +68,7 @@ class DataConfig(Section):
     sources: tuple[Source, ...] = ()
     """Several such folders with their weights, instead of shards."""
     embeddings: Folders = ()
-    """For task match, instead of shards: a folder made by tools/embed.py, or several of the same images."""
+    """For tasks match and fusion, instead of shards: a folder made by tools/embed.py, or several of the same images."""
     labels: Literal["separate", "merge-by-name"] | None = None
     """With sources: whether identities of one name are one identity (merge-by-name) or not (separate)."""
     plan: Annotated[PlanSettings, Field(discriminator="name")] = ShuffledPlan()
@@ -222,7 +223,7 @@ class RunConfig(Section):
     seed: int = Field(default=0, ge=0)
     out: Path = Path("runs")
     """Run folders go to OUT/<stem of the first config file>/<UTC time>."""
-    task: Annotated[TaskSettings, Field(discriminator="name")] = ArcFaceTask()
+    task: Annotated[TaskSettings | FusionTask, Field(discriminator="name")] = ArcFaceTask()
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
@@ -232,18 +233,31 @@ class RunConfig(Section):
     log: LogConfig = LogConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
+    @property
+    def of_rows(self) -> bool:
+        """Whether the task learns from embeddings, and sees no images."""
+        return isinstance(self.task, MatchTask | FusionTask)
+
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
-        match = isinstance(self.task, MatchTask)
-        if match != bool(self.data.embeddings):
-            raise ValueError("task match and data.embeddings go together; other tasks learn from images, data.shards")
-        for name, one in self.eval.sets.items():
-            if match != bool(one.embeddings):
-                what = "task match is evaluated on embeddings" if match else "embeddings are for task match"
-                raise ValueError(f"eval.sets.{name}: {what}")
-        if match and (self.model.weights or self.model.pretrained):
-            raise ValueError("task match has no network of images: take model.weights and model.pretrained away")
-        if match and (self.eval.flip != "none" or self.eval.centre):
+        name, of_rows = self.task.name, self.of_rows
+        drawn = isinstance(self.task, FusionTask) and self.task.drawn is not None
+        if drawn and (self.data.embeddings or self.data.shards or self.data.sources):
+            raise ValueError("task.synthetic draws its embeddings: take data.embeddings away, or set synthetic: false")
+        if not drawn and of_rows != bool(self.data.embeddings):
+            what = f"task {name}" if of_rows else "task match, or fusion,"
+            raise ValueError(f"{what} and data.embeddings go together; other tasks learn from images, data.shards")
+        for key, one in self.eval.sets.items():
+            if (one.drawn is not None) != drawn:
+                what = "drawn is for task fusion with task.synthetic, which is evaluated on the people it draws"
+                raise ValueError(f"eval.sets.{key}: {what}")
+            if not drawn and of_rows != bool(one.embeddings):
+                what = f"task {name} is evaluated on embeddings"
+                what = what if of_rows else "embeddings are for task match or fusion"
+                raise ValueError(f"eval.sets.{key}: {what}")
+        if of_rows and (self.model.weights or self.model.pretrained):
+            raise ValueError(f"task {name} has no network of images: take model.weights and model.pretrained away")
+        if of_rows and (self.eval.flip != "none" or self.eval.centre):
             raise ValueError("embeddings are evaluated as they are: eval.flip and eval.centre are for images")
         return self
 

@@ -5,6 +5,7 @@
 --bin FILE                              an InsightFace pair file
 --protocol templates --images DIR --templates FILE --template-pairs FILE    IJB-A, IJB-B, IJB-C, YouTube Faces
 --protocol match --embeddings FOLDER --pairs FILE      a run of task match, with the plain cosine beside it
+--protocol fusion --embeddings A B C --pairs FILE      a run of task fusion, with simpler ways to fuse beside it
 Without --checkpoint, on a folder that tools/embed.py made:
 --protocol identification --embeddings FOLDER          1:N, in a gallery drawn from the folder
 --protocol all-pairs --embeddings FOLDER               every pair there is, counted exactly; also under torchrun
@@ -37,6 +38,12 @@ PROTOCOLS = {
         ("checkpoint", "embeddings", "pairs", "seed", "device", "out"),
         "checkpoint",
     ),
+    "fusion": Protocol(
+        "fastface.assess.fusion",
+        "assess_fusion",
+        ("checkpoint", "embeddings", "trained_on", "pairs", "seed", "device", "out"),
+        "checkpoint",
+    ),
     "identification": Protocol(
         "fastface.assess.identification",
         "assess_identification",
@@ -63,7 +70,7 @@ def main() -> int:
             parser.error(f"--{option.replace('_', '-')} has no meaning with --protocol {name}")
     if protocol.needed and not options[protocol.needed]:
         parser.error(f"--protocol {name} needs --{protocol.needed}")
-    if "embeddings" in options and name != "match":  # which compares those of several models
+    if "embeddings" in options and name not in ("match", "fusion"):  # which take those of several models
         if len(options["embeddings"]) > 1:
             parser.error(f"--protocol {name} takes one --embeddings")
         options["embeddings"] = next(iter(options["embeddings"]), None)
@@ -136,6 +143,11 @@ def build_parser() -> argparse.ArgumentParser:
     searches.add_argument("--index", choices=("flat", "ivf", "hnsw", "pq"), default="flat", help="flat is exact")
     searches.add_argument("--candidates", type=int, default=50, help="ranks that are counted (default: 50)")
     searches.add_argument("--rank", type=int, default=1, help="within which TPIR wants the mate (default: 1)")
+
+    fusion = parser.add_argument_group("--protocol fusion")
+    fusion.add_argument(
+        "--trained-on", type=Path, nargs="+", default=(), metavar="FOLDER", help="the run's embeddings, if moved"
+    )
 
     every = parser.add_argument_group("--protocol all-pairs")
     every.add_argument(

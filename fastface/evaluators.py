@@ -16,6 +16,8 @@ from fastface.data.index import Index
 from fastface.data.sources.bin import read_bin
 from fastface.eval_settings import EvalConfig, EvalSet
 from fastface.evaluation import Embed, OpenedSets, Result, evaluate_pairs
+from fastface.fusion_card import FusionCard
+from fastface.fusion_evaluation import FusionEvaluators
 from fastface.match_evaluation import MatchEvaluators
 from fastface.metrics.folds import Pairs
 from fastface.metrics.pairs import read_pairs, resolve_pairs
@@ -136,4 +138,6 @@ def build_evaluators(config: EvalConfig, card: dict[str, Any], device: torch.dev
     """Open the evaluation sets of a run for what its card says it trains."""
     if card.get("kind") == "match":
         return MatchEvaluators(config, MatchCard.model_validate(card).embedding_sizes, device)
+    if card.get("kind") == "fusion":
+        return FusionEvaluators(config, FusionCard.of(card), device)
     return Evaluators(config, Card.model_validate(card), device)

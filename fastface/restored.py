@@ -14,6 +14,7 @@ from fastface.data.plan import Plan
 from fastface.data.plans.mined import Mined
 from fastface.data.plans.neighbours import read_neighbours
 from fastface.ema import WeightAverage
+from fastface.fusion_settings import FusionTask
 from fastface.inherited import load_teacher, start_centres
 from fastface.optim import build_optimizer, parameter_groups
 from fastface.predictor import load_backbone_from
@@ -23,6 +24,7 @@ from fastface.tasks import build_task
 from fastface.tasks.arcface import ArcFace
 from fastface.tasks.base import Task
 from fastface.tasks.distill import Teacher
+from fastface.tasks.fusion import Start, start_of
 
 
 class Restored(NamedTuple):
@@ -49,6 +51,7 @@ def restored_task(config: RunConfig, index: Index, saved: checkpoint.Checkpoint 
         teacher=teacher,
         embedding_sizes=index.sizes if isinstance(index, EmbeddingIndex) else (),
         embedding_mean=embedding_mean(config, index) if saved is None else None,
+        fusion_start=fusion_start(config, index) if saved is None else None,
     )
     if config.train.precision == "fp64":
         task.double()  # before loading, which would round to float32
@@ -80,6 +83,16 @@ def embedding_mean(config: RunConfig, index: Index) -> torch.Tensor | None:
         return None
     assert isinstance(index, EmbeddingIndex)
     return torch.from_numpy(index.mean())
+
+
+def fusion_start(config: RunConfig, index: Index) -> Start | None:
+    """Return what the training embeddings give a fusion to start from."""
+    if not isinstance(config.task, FusionTask):
+        return None
+    assert isinstance(index, EmbeddingIndex)
+    task = config.task
+    size = None if task.network == "mlp" else task.embedding_size or sum(index.sizes)
+    return start_of(index, map_size=size, kind=task.start)
 
 
 def restored_teacher(

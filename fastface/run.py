@@ -28,6 +28,8 @@ from fastface.data.mixed_index import MixedIndex
 from fastface.data.plan import Plan
 from fastface.data.shard_cache import CacheOptions
 from fastface.ema import WeightAverage
+from fastface.fusion_card import FusionCard, draw_embeddings, fusion_card_of
+from fastface.fusion_settings import FusionTask
 from fastface.hardware import decode_threads_of, decoder_of, memory_told, start_processes
 from fastface.optim import LateStart, Schedule, build_schedule
 from fastface.restored import restored_average, restored_neighbours, restored_optimizer, restored_task
@@ -244,6 +246,8 @@ def schedule_of(config: RunConfig, total_steps: int, steps_per_epoch: int) -> Sc
 
 def open_data(config: RunConfig) -> Index:
     data = config.data
+    if isinstance(config.task, FusionTask) and config.task.drawn is not None:
+        return EmbeddingIndex(draw_embeddings("train", config.task.drawn))
     if data.embeddings:
         return EmbeddingIndex(data.embeddings)
     if data.sources and data.labels:
@@ -260,8 +264,10 @@ def embeddings_of(index: Index) -> str | None:
     return index.sha256 if isinstance(index, EmbeddingIndex) else None
 
 
-def card_for(config: RunConfig, index: Index) -> Card | MatchCard:
+def card_for(config: RunConfig, index: Index) -> Card | MatchCard | FusionCard:
     if isinstance(index, EmbeddingIndex):
+        if isinstance(config.task, FusionTask):
+            return fusion_card_of(config.task, index)
         return MatchCard(embedding_sizes=index.sizes, embeddings=index.made_of)
     return card_of(config, index.meta.get("options", {}))
 

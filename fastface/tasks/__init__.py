@@ -2,17 +2,21 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
 from fastface.config import DataConfig, ModelConfig
+from fastface.fusion_settings import ContrastiveLoss, FusionTask
 from fastface.heads.margin_head import MarginHead
 from fastface.losses.compared import Compared
+from fastface.losses.contrastive import contrastive_loss
 from fastface.losses.margins import build_margin
 from fastface.losses.multi_similarity import multi_similarity_loss
 from fastface.losses.supcon import supcon_loss
 from fastface.losses.triplet import triplet_loss
 from fastface.models import Backbone, build_backbone
+from fastface.models.fusion import Fusion
 from fastface.models.matcher import Matcher
 from fastface.plan_settings import PairsPlan, PlanSettings
 from fastface.task_settings import (
@@ -28,12 +32,14 @@ from fastface.task_settings import (
 from fastface.tasks.arcface import ArcFace
 from fastface.tasks.base import Task
 from fastface.tasks.distill import Distillation, Teacher
+from fastface.tasks.fusion import Start
 from fastface.tasks.match import Match
 from fastface.tasks.metric import Comparison, Metric
 from fastface.tasks.pair import Pair
 from fastface.timing import Watch
 
-ImageTask = ArcFaceTask | TripletTask | SupConTask | MultiSimilarityTask | PairTask
+Loss = ArcFaceTask | TripletTask | SupConTask | MultiSimilarityTask | PairTask | ContrastiveLoss
+Window = tuple[int, int, int, int] | None
 
 
 def network_size(data: DataConfig, model: ModelConfig) -> tuple[int, int]:
@@ -47,7 +53,7 @@ def network_size(data: DataConfig, model: ModelConfig) -> tuple[int, int]:
 
 
 def build_task(
-    task: TaskSettings,
+    task: TaskSettings | FusionTask,
     model: ModelConfig,
     data: DataConfig,
     *,
@@ -56,18 +62,23 @@ def build_task(
     teacher: Teacher | None = None,
     embedding_sizes: Sequence[int] = (),
     embedding_mean: Tensor | None = None,
+    fusion_start: Start | None = None,
 ) -> Task:
     """Build the network and what it learns by, for `num_classes` identities; task.distill says how from a teacher.
 
-    embedding_sizes, embedding_mean: of data.embeddings, for the task that learns from them.
+    embedding_sizes, embedding_mean, fusion_start: of data.embeddings, for the tasks that learn from them.
     """
+    if isinstance(task, FusionTask):
+        network: Any = build_fusion(task, embedding_sizes, fusion_start)
+        return _learned(task.loss, network, None, network.embedding_size, num_classes, seed)
     if isinstance(task, MatchTask):
         return Match(
             build_matcher(task, embedding_sizes, embedding_mean),
             genuine=genuine_share(data.plan),
             keep_hardest=task.keep_hardest,
         )
-    built = _without_teacher(task, model, data, num_classes, seed)
+    backbone = _backbone(model, data)
+    built = _learned(task, backbone, model.window, model.embedding_size, num_classes, seed)
     if task.distill is not None:
         assert teacher is not None, "task.distill asks for a teacher"
         weight, size = task.distill.weight, model.embedding_size
@@ -76,7 +87,7 @@ def build_task(
     return built
 
 
-def _without_teacher(task: ImageTask, model: ModelConfig, data: DataConfig, num_classes: int, seed: int) -> Task:
+def _backbone(model: ModelConfig, data: DataConfig) -> Backbone:
     backbone = build_backbone(
         model.backbone,
         embedding_size=model.embedding_size,
@@ -91,11 +102,23 @@ def _without_teacher(task: ImageTask, model: ModelConfig, data: DataConfig, num_
             f"data.scales needs a network that takes any size, and {model.backbone} ends in a layer made for one: take "
             "inception_resnet_v1, or low_resolution in data.augment for faces of mixed resolution"
         )
+    return backbone
+
+
+def _learned(
+    task: Loss,
+    backbone: Backbone,
+    window: Window,
+    embedding_size: int,
+    num_classes: int,
+    seed: int,
+) -> Task:
+    """Put a network under the loss that the settings ask for."""
     if isinstance(task, ArcFaceTask):
-        return arcface(task, backbone, model, num_classes, seed)
+        return arcface(task, backbone, window, embedding_size, num_classes, seed)
     if isinstance(task, PairTask):
-        return pair(task, backbone, model)
-    return Metric(backbone, comparison_of(task), model.window, seed=seed, collapsed_loss=collapsed_loss_of(task))
+        return pair(task, backbone, window)
+    return Metric(backbone, comparison_of(task), window, seed=seed, collapsed_loss=collapsed_loss_of(task))
 
 
 def build_matcher(task: MatchTask, sizes: Sequence[int], mean: Tensor | None = None) -> Matcher:
@@ -112,14 +135,32 @@ def build_matcher(task: MatchTask, sizes: Sequence[int], mean: Tensor | None = N
     )
 
 
+def build_fusion(task: FusionTask, sizes: Sequence[int], start: Start | None = None) -> Fusion:
+    """Build what fuses embeddings of these sizes, as it is before training."""
+    return Fusion(
+        sizes,
+        network=task.network,
+        embedding_size=task.embedding_size,
+        hidden=task.hidden,
+        batch_norm=task.batch_norm,
+        dropout=task.dropout,
+        learn_scales=task.learn_scales,
+        quality=task.quality,
+        set_size=task.set_size,
+        pooling=task.pooling,
+        start=None if start is None else start.map,
+        log_norms=None if start is None else start.log_norms,
+    )
+
+
 def genuine_share(plan: PlanSettings) -> float:
     return plan.genuine if isinstance(plan, PairsPlan) else 0.5
 
 
-def pair(task: PairTask, backbone: Backbone, model: ModelConfig) -> Pair:
+def pair(task: PairTask, backbone: Backbone, window: Window) -> Pair:
     return Pair(
         backbone,
-        model.window,
+        window,
         loss=task.loss,
         scale=task.scale_logits,
         bias=task.bias,
@@ -130,8 +171,11 @@ def pair(task: PairTask, backbone: Backbone, model: ModelConfig) -> Pair:
     )
 
 
-def comparison_of(task: TripletTerm | SupConTask | MultiSimilarityTask) -> Comparison:
+def comparison_of(task: TripletTerm | SupConTask | MultiSimilarityTask | ContrastiveLoss) -> Comparison:
     """Return the loss of a step's rows that the settings ask for."""
+    if isinstance(task, ContrastiveLoss):
+        options = {"margin": task.margin, "distance": task.distance, "mining": task.mining}
+        return lambda embedding, labels, *, key, epoch, watch: contrastive_loss(embedding, labels, **options)
     if isinstance(task, SupConTask):
         return lambda embedding, labels, *, key, epoch, watch: supcon_loss(
             embedding, labels, temperature=task.temperature
@@ -157,17 +201,19 @@ def comparison_of(task: TripletTerm | SupConTask | MultiSimilarityTask) -> Compa
     return triplets
 
 
-def collapsed_loss_of(task: TripletTerm | SupConTask | MultiSimilarityTask) -> float | None:
+def collapsed_loss_of(task: TripletTerm | SupConTask | MultiSimilarityTask | ContrastiveLoss) -> float | None:
     if isinstance(task, TripletTerm):
         return math.log(2) if task.soft else task.margin
     return None
 
 
-def arcface(task: ArcFaceTask, backbone: Backbone, model: ModelConfig, num_classes: int, seed: int) -> ArcFace:
+def arcface(
+    task: ArcFaceTask, backbone: Backbone, window: Window, embedding_size: int, num_classes: int, seed: int
+) -> ArcFace:
     margin = build_margin(gradient=task.gradient, **task.margin.model_dump())
     head = MarginHead(
         num_classes,
-        model.embedding_size,
+        embedding_size,
         margin=margin,
         s=task.s,
         sub_centres=task.sub_centres,
@@ -181,7 +227,7 @@ def arcface(task: ArcFaceTask, backbone: Backbone, model: ModelConfig, num_class
     return ArcFace(
         backbone,
         head,
-        model.window,
+        window,
         triplet=comparison_of(task.triplet) if task.triplet is not None else None,
         triplet_weight=task.triplet_weight,
         seed=seed,
