@@ -103,7 +103,7 @@ class Fusion(nn.Module):
     def blocks(self, rows: Tensor) -> Tensor:
         """Return the weighted unit embeddings of the models, side by side: [B, sum of sizes]."""
         parts = [F.normalize(part, dim=1) for part in rows.split(self.sizes, 1)]
-        weights = self.scale.expand(len(rows), -1)  # [B, models]
+        weights = self.scale[None]  # [B or 1, models]
         if self.power is not None:
             weights = weights * (self.power * self.lengths(rows)).exp()
         if self.gate is not None:
