@@ -30,7 +30,7 @@ from fastface.data.shard_cache import CacheOptions
 from fastface.ema import WeightAverage
 from fastface.fusion_card import FusionCard, draw_embeddings, fusion_card_of
 from fastface.fusion_settings import FusionTask
-from fastface.hardware import decode_threads_of, decoder_of, memory_told, start_processes
+from fastface.hardware import decode_threads_of, decoder_of, memory_mb, memory_told, start_processes
 from fastface.optim import LateStart, Schedule, build_schedule
 from fastface.restored import restored_average, restored_neighbours, restored_optimizer, restored_task
 from fastface.run_folder import check_plan, check_resumable, differences, find_resumable, hold, new_folder, settle
@@ -69,6 +69,8 @@ class Run:
     """What happened while building, to be said once the log is open."""
     lock: Any
     """Held for as long as the run lives: a second process cannot write to the same folder."""
+    imported_mb: float
+    """Memory of this process before anything was built, 1e6 bytes."""
 
     def labels_of(self, step: int) -> np.ndarray:
         """Return the identities of a step's whole batch, over all processes, int64 [batch_size]."""
@@ -99,6 +101,7 @@ def build_run(command: Command) -> Run:
     Raises:
         ValueError: for settings that contradict each other, the data, the checkpoint or the launcher.
     """
+    imported_mb = memory_mb()[0]
     config, notes = command.config, []
     accelerator = start_processes(config)
     index = open_data(config)
@@ -191,6 +194,7 @@ def build_run(command: Command) -> Run:
         best=best,
         notes=notes,
         lock=lock,
+        imported_mb=imported_mb,
     )
 
 

@@ -92,7 +92,10 @@ class EmbeddingIndex(Index):
         """What the user should hear once."""
         total = self.num_samples + self.left_out
         why = "their images failed" if len(self.folders) == 1 else "their images failed, or lack in one of the folders"
-        return [f"{self.path}: {self.left_out:,} of {total:,} rows left out: {why}"] * bool(self.left_out)
+        notes = [f"{self.path}: {self.left_out:,} of {total:,} rows left out: {why}"] * bool(self.left_out)
+        if len({folder.dataset_id for folder in self.folders}) > 1:
+            notes.append(f"{self.path} are of different shard sets: their rows are put together by the images' names")
+        return notes
 
     def read(self, records: np.ndarray) -> np.ndarray:
         """Return the rows of records (int64 [n]), those of several folders side by side: float32 [n, sum of sizes]."""
