@@ -34,9 +34,9 @@ def advise(
 ) -> list[str]:
     """Return the texts of all rows that fire for this run, in the order of the table.
 
-    All are about networks of images: a run on embeddings gets none.
+    All are about networks that embed images: others get none.
     """
-    if config.of_rows:
+    if config.task.kind != "recognition":
         return []
     facts = Facts(config, num_classes, num_images, micro_batch, bf16, weights_normalisation)
     return [row.text.format(f=facts) for row in ADVICE if row.fires(facts)]

@@ -85,6 +85,13 @@ class Calibration(BaseModel):
 
 
 Precision = Literal["fp32", "fp16", "int8"]
+OTHER_KINDS = {
+    "match": "compares embeddings, and takes no images: evaluate.py --protocol match does",
+    "fusion": "fuses embeddings, and takes no images: evaluate.py --protocol fusion does",
+    "liveness": "tells live faces from attacks, and embeds nothing: evaluate.py --protocol liveness takes it",
+    "temporal": "tells live clips from attacks, and embeds nothing: evaluate.py --protocol clips takes it",
+}
+"""What is said of a model of another kind where one that embeds images is wanted."""
 
 
 class Card(BaseModel):
@@ -103,6 +110,8 @@ class Card(BaseModel):
     """The network takes (pixel - mean) / std, float32; one number, or one for each of red, green and blue."""
     crop: float | str | None = None
     """How images were cut before resizing, as given to make_shards --crop or --align; null: not cut."""
+    margin: float | None = None
+    """By which boxes were enlarged, as given to make_shards --margin, where crop is crop or pad; null: 0.25."""
     flip: Literal["none", "sum", "concat"] = "none"
     """What is done with the mirrored image's embedding."""
     centre: bool = False
@@ -135,8 +144,8 @@ class Card(BaseModel):
     def of(cls, content: Any, where: str) -> "Card":
         """Check the contents of a card; ValueError says what is wrong with it."""
         kind = content.get("kind") if isinstance(content, dict) else None
-        if does := {"match": "compares", "fusion": "fuses"}.get(str(kind)):
-            raise ValueError(f"{where} {does} embeddings, and takes no images: evaluate.py --protocol {kind} does")
+        if kind in OTHER_KINDS:
+            raise ValueError(f"{where} {OTHER_KINDS[kind]}")
         try:
             return cls.model_validate(content)
         except ValueError as error:
@@ -197,6 +206,7 @@ def card_of(config: RunConfig, shard_options: dict[str, Any]) -> Card:
         mean=config.data.mean,
         std=config.data.std,
         crop=shard_options.get("crop"),
+        margin=(shard_options.get("align") or {}).get("margin"),
         flip=config.eval.flip,
         centre=config.eval.centre,
         embedding_size=config.model.embedding_size,

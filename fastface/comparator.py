@@ -13,7 +13,7 @@ from fastface.match_evaluation import Score, module_score
 from fastface.models.matcher import Comparator
 from fastface.predictor import find_checkpoint, onnx_session, read_network
 from fastface.task_settings import MatchTask
-from fastface.tasks import build_matcher
+from fastface.tasks.networks import build_matcher
 
 
 class LoadedMatcher(NamedTuple):

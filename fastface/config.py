@@ -12,8 +12,8 @@ from fastface.data.normalisation import PerColour, in_words, three
 from fastface.eval_settings import EvalConfig
 from fastface.fusion_settings import FusionTask
 from fastface.plan_settings import PlanSettings, ShuffledPlan
-from fastface.section import Folders, Section
-from fastface.task_settings import ArcFaceTask, MatchTask, TaskSettings
+from fastface.section import ColumnValues, Folders, Section
+from fastface.task_settings import ArcFaceTask, TaskSettings
 
 
 def _as_place(value: str | Path | None) -> str | Path | None:
@@ -71,6 +71,14 @@ class DataConfig(Section):
     """For tasks match and fusion, instead of shards: a folder made by tools/embed.py, or several of the same images."""
     labels: Literal["separate", "merge-by-name"] | None = None
     """With sources: whether identities of one name are one identity (merge-by-name) or not (separate)."""
+    only: ColumnValues = Field(default_factory=dict)
+    """Column -> value or values, such as {source: [A, B], attack: [none, print]}: only the images that have one of
+    them, in each of these columns (label too). Values go by their names."""
+    without: ColumnValues = Field(default_factory=dict)
+    """Column -> value or values: all images but those that have one of them in any of these columns."""
+    held_out: float = Field(default=0.0, ge=0, lt=1)
+    """Leave this share out: of every source and class, persons (clips, or images, where nobody knows them) and copies
+    of an image whole. An evaluation set of the same shards with the same held_out is that share."""
     plan: Annotated[PlanSettings, Field(discriminator="name")] = ShuffledPlan()
     """Which images make up a batch, by name: shuffled, per-identity, weighted, pairs, clips, windowed, mined."""
     remote_cache_gb: float = Field(default=50.0, gt=0)
@@ -115,6 +123,8 @@ class DataConfig(Section):
             raise ValueError("give either shards or sources" + (" or embeddings" if self.embeddings else ""))
         if bool(self.sources) != bool(self.labels):
             raise ValueError("sources and labels (separate or merge-by-name) go together")
+        if self.embeddings and (self.only or self.without or self.held_out):
+            raise ValueError("only, without and held_out select images: they have no meaning with embeddings")
         return self
 
 
@@ -233,32 +243,27 @@ class RunConfig(Section):
     log: LogConfig = LogConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
-    @property
-    def of_rows(self) -> bool:
-        """Whether the task learns from embeddings, and sees no images."""
-        return isinstance(self.task, MatchTask | FusionTask)
-
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
-        name, of_rows = self.task.name, self.of_rows
+        name, rows = self.task.name, self.task.from_embeddings
         drawn = isinstance(self.task, FusionTask) and self.task.drawn is not None
         if drawn and (self.data.embeddings or self.data.shards or self.data.sources):
             raise ValueError("task.synthetic draws its embeddings: take data.embeddings away, or set synthetic: false")
-        if not drawn and of_rows != bool(self.data.embeddings):
-            what = f"task {name}" if of_rows else "task match, or fusion,"
-            raise ValueError(f"{what} and data.embeddings go together; other tasks learn from images, data.shards")
+        if not drawn and rows != bool(self.data.embeddings):
+            learns = "embeddings, data.embeddings" if rows else "images, data.shards"
+            raise ValueError(f"data.embeddings and tasks that learn from them go together: task {name} takes {learns}")
         for key, one in self.eval.sets.items():
             if (one.drawn is not None) != drawn:
                 what = "drawn is for task fusion with task.synthetic, which is evaluated on the people it draws"
                 raise ValueError(f"eval.sets.{key}: {what}")
-            if not drawn and of_rows != bool(one.embeddings):
-                what = f"task {name} is evaluated on embeddings"
-                what = what if of_rows else "embeddings are for task match or fusion"
-                raise ValueError(f"eval.sets.{key}: {what}")
-        if of_rows and (self.model.weights or self.model.pretrained):
+            if not drawn and rows != bool(one.embeddings):
+                raise ValueError(f"eval.sets.{key}: task {name} is evaluated on {'embeddings' if rows else 'images'}")
+        if rows and (self.model.weights or self.model.pretrained):
             raise ValueError(f"task {name} has no network of images: take model.weights and model.pretrained away")
-        if of_rows and (self.eval.flip != "none" or self.eval.centre):
-            raise ValueError("embeddings are evaluated as they are: eval.flip and eval.centre are for images")
+        if self.task.kind != "recognition" and (self.eval.flip != "none" or self.eval.centre):
+            raise ValueError(
+                f"eval.flip and eval.centre are for networks that embed; task {name} is evaluated as it is"
+            )
         return self
 
     def dump(self) -> str:

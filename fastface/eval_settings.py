@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from fastface.section import Folders, Section
+from fastface.section import ColumnValues, Folders, Section
 
 
 class EvalSet(Section):
@@ -23,12 +23,22 @@ class EvalSet(Section):
     crop: float | Literal["as-trained", "none"] = "as-trained"
     """How a folder's or archive's images are cut before resizing: a central fraction, as the training shards were,
     or not at all. Shards and .bin files are taken as they are."""
+    windows: int = Field(default=1, ge=1)
+    """For task temporal: score so many windows of each clip, spread evenly, and take their mean."""
+    only: ColumnValues = Field(default_factory=dict)
+    """Of a shard set, column -> value or values: only the images that have one of them, as in data.only."""
+    without: ColumnValues = Field(default_factory=dict)
+    """Of a shard set: all images but those, as in data.without."""
+    held_out: float = Field(default=0.0, ge=0, lt=1)
+    """Of the shards that are trained on with this data.held_out: only the share that training leaves out."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "EvalSet":
         if sum(map(bool, (self.images, self.bin, self.embeddings, self.drawn))) != 1:
             more = " or embeddings" if self.embeddings else " or drawn" if self.drawn else ""
             raise ValueError(f"give either images (with pairs) or bin{more}")
+        if (self.only or self.without or self.held_out) and self.images is None:
+            raise ValueError("only, without and held_out select of a shard set: name one in images")
         return self
 
 

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 from PIL import Image
+from torch import nn
 from tqdm import tqdm
 
 from fastface.data.headers import Rejected
@@ -40,7 +41,6 @@ Embed = Callable[[np.ndarray], np.ndarray]
 Gather = Callable[[np.ndarray], list[np.ndarray]]
 """This process's rows [n, D] -> every process's rows, in rank order."""
 
-HEADLINE = ("acc", "auc", "tar_1e-2")  # figures worth a place on the console while training
 MOST_SHOWN = 20  # failed pictures named in the details
 
 
@@ -62,10 +62,19 @@ class Result:
 class OpenedSets(Generic[Opened]):
     """The evaluation sets of a run, opened at its start, so that a missing file is found before any training."""
 
+    figures: tuple[str, ...] = ("acc", "acc_std", "acc_se", "auc", "eer", "tar_1e-2", "tar_1e-3", "loss")
+    """What is measured of each set: keys of METRIC_DIRECTION."""
+    shown: tuple[str, ...] = ("acc", "auc", "tar_1e-2")
+    """Those worth a place on the console."""
+
     def __init__(self, config: EvalConfig, open_one: Callable[[EvalSet], Opened]) -> None:
         self.sets = {name: open_one(settings) for name, settings in config.sets.items()}
         if config.best_metric:
             metric_direction(config.best_metric)
+            figure = config.best_metric.split("/", 1)[-1]
+            if figure not in self.figures:
+                known = ", ".join(self.figures)
+                raise ValueError(f"eval.best_metric {config.best_metric}: this task has no {figure}; it has {known}")
 
     def __bool__(self) -> bool:
         return bool(self.sets)
@@ -73,7 +82,11 @@ class OpenedSets(Generic[Opened]):
     @property
     def headline(self) -> set[str]:
         """The keys worth a line on the console."""
-        return {f"{name}/{key}" for name in self.sets for key in HEADLINE}
+        return {f"{name}/{key}" for name in self.sets for key in self.shown}
+
+    def run(self, network: nn.Module) -> dict[str, float]:
+        """Measure what ships as it is; figures under `set/metric`, the same on every process."""
+        raise NotImplementedError
 
 
 def evaluate_pairs(

@@ -9,16 +9,14 @@ import torch
 from torch import nn
 
 from fastface import dist
-from fastface.card import Card, MatchCard
+from fastface.card import Card
 from fastface.data.image_sets import BytesImages, FileImages, ImageSet, ShardImages, open_images
 from fastface.data.images import ImageSpec
 from fastface.data.index import Index
+from fastface.data.selection import ALL, Selection
 from fastface.data.sources.bin import read_bin
 from fastface.eval_settings import EvalConfig, EvalSet
 from fastface.evaluation import Embed, OpenedSets, Result, evaluate_pairs
-from fastface.fusion_card import FusionCard
-from fastface.fusion_evaluation import FusionEvaluators
-from fastface.match_evaluation import MatchEvaluators
 from fastface.metrics.folds import Pairs
 from fastface.metrics.pairs import read_pairs, resolve_pairs
 from fastface.metrics.sampling import sample_pairs
@@ -53,7 +51,7 @@ def open_pairs(settings: EvalSet, card: Card, *, seed: int = 0) -> PairSet:
             BytesImages(encoded, ImageSpec(size=card.input_size), str(settings.bin)), pairs, str(settings.bin)
         )
     assert settings.images is not None
-    images = images_for(card, settings.images, settings.crop)
+    images = images_for(card, settings.images, settings.crop, selection_of(settings))
     listed = settings.pairs
     if isinstance(listed, int) and isinstance(images, ShardImages) and (settings.images / "pairs.csv").is_file():
         listed = settings.images / "pairs.csv"  # shards made of a pair file bring their pairs along
@@ -64,26 +62,33 @@ def open_pairs(settings: EvalSet, card: Card, *, seed: int = 0) -> PairSet:
     return PairSet(images, pairs, f"{len(pairs.same):,} pairs sampled from {images.where}, seed {seed}")
 
 
-def images_for(card: Card, where: Path, crop: float | str = "as-trained") -> ShardImages | FileImages:
+def selection_of(settings: EvalSet) -> Selection:
+    """Return which images of a shard set an evaluation set takes: of those held out, the ones that are."""
+    return Selection(settings.only, settings.without, settings.held_out, "share")
+
+
+def images_for(
+    card: Card, where: Path, crop: float | str = "as-trained", selection: Selection = ALL
+) -> ShardImages | FileImages:
     """Open a shard set, folder or archive as a model takes its images; those of shards must be cut and of its size.
 
     Raises:
         ValueError: where there are none, or they are not of that kind.
     """
     cut = card.crop if crop == "as-trained" else None if crop == "none" else crop
-    images = open_images(where, ImageSpec(size=card.input_size, crop=None if isinstance(cut, str) else cut))
+    images = open_images(where, ImageSpec(size=card.input_size, crop=None if isinstance(cut, str) else cut), selection)
     if isinstance(cut, str) and not isinstance(images, ShardImages):
         flag = "--crop box" if cut == "box" else f"--align {cut}"
         raise ValueError(f"the model was trained on faces cut out by {cut}: give shards made with {flag}")
     if isinstance(images, ShardImages):
-        check_image_size(images.index, card)
+        check_image_size(images.index, card.input_size)
     return images
 
 
-def check_image_size(index: Index, card: Card) -> None:
-    """Raise a ValueError where a shard set's images are not of the size that a model takes."""
-    if index.image_size != card.input_size:
-        width, height = card.input_size
+def check_image_size(index: Index, size: tuple[int, int]) -> None:
+    """Raise a ValueError where a shard set's images are not of the size (width, height) that a model takes."""
+    if index.image_size != size:
+        width, height = size
         raise ValueError(
             f"{index.path} holds images of {index.image_size or 'several sizes'}, the model takes "
             f"{width}x{height}: make the shards with --size {width}x{height}"
@@ -132,12 +137,3 @@ class Evaluators(OpenedSets[PairSet]):
             values |= {f"{name}/{key}": value for key, value in result.metrics.items()}
         # Rank 0's figures for all: a last bit that differs between unlike machines must not part their ways.
         return dist.share(values)
-
-
-def build_evaluators(config: EvalConfig, card: dict[str, Any], device: torch.device) -> Evaluators | MatchEvaluators:
-    """Open the evaluation sets of a run for what its card says it trains."""
-    if card.get("kind") == "match":
-        return MatchEvaluators(config, MatchCard.model_validate(card).embedding_sizes, device)
-    if card.get("kind") == "fusion":
-        return FusionEvaluators(config, FusionCard.of(card), device)
-    return Evaluators(config, Card.model_validate(card), device)

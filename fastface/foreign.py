@@ -14,7 +14,7 @@ from fastface.config import RunConfig
 from fastface.models import build_backbone
 from fastface.models.weights import load_backbone_weights, read_foreign
 from fastface.spelling import nearest
-from fastface.tasks import network_size
+from fastface.tasks.networks import network_size
 
 
 class Kind(NamedTuple):

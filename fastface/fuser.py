@@ -13,7 +13,7 @@ from fastface.fusion_settings import FusionTask
 from fastface.metrics.scores import unit
 from fastface.models.fusion import Deployed
 from fastface.predictor import find_checkpoint, onnx_session, read_network
-from fastface.tasks import build_fusion
+from fastface.tasks.networks import build_fusion
 
 
 class Fuser:

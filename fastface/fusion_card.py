@@ -3,8 +3,10 @@
 from typing import Any, Literal
 
 from fastface.card import RowsCard
+from fastface.config import RunConfig
 from fastface.data.embedding_index import EmbeddingIndex
 from fastface.data.embeddings import Embeddings
+from fastface.data.index import Index
 from fastface.data.synthetic import embeddings as synthetic
 from fastface.fusion_settings import FusionTask, SyntheticPeople
 
@@ -23,8 +25,11 @@ class FusionCard(RowsCard):
     """The people whose embeddings were drawn to train on; null: embeddings of images."""
 
 
-def fusion_card_of(task: FusionTask, index: EmbeddingIndex) -> FusionCard:
+def fusion_card(config: RunConfig, index: Index) -> FusionCard:
     """Return the card of a fusion of these embeddings."""
+    task = config.task
+    assert isinstance(task, FusionTask)
+    assert isinstance(index, EmbeddingIndex)
     return FusionCard(
         embedding_sizes=index.sizes,
         embeddings=index.made_of,

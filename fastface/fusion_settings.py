@@ -1,10 +1,10 @@
 """Everything task fusion can be told: a network over embeddings of several models, its loss, and drawn people."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from fastface.section import Section
+from fastface.section import Section, TaskSection
 from fastface.task_settings import (
     ArcFaceTask,
     MultiSimilarityTask,
@@ -75,9 +75,11 @@ def _as_word(value: Any) -> Any:
 FusionLoss = ContrastiveLoss | ArcFaceTask | TripletTask | SupConTask | MultiSimilarityTask | PairTask
 
 
-class FusionTask(Section):
+class FusionTask(TaskSection):
     """One embedding out of those that several frozen models made of an image: data.embeddings, not images."""
 
+    kind: ClassVar[str] = "fusion"
+    from_embeddings: ClassVar[bool] = True
     name: Literal["fusion"] = "fusion"
     network: Literal["mlp", "skip", "linear"] = "mlp"
     """mlp: a perceptron on the concatenation; linear: a linear map of it; skip: their sum, the perceptron's last layer

@@ -36,8 +36,8 @@ def load_teacher(run: Path, data: DataConfig, crop: float | str | None) -> tuple
             "exported from, or import its weights with tools/import_weights.py"
         )
     saved = find_checkpoint(run)
+    card = Card.of(saved.state["card"], str(saved.path))
     network = load_network(saved)
-    card = Card.model_validate(saved.state["card"])
     (width, height), (own_width, own_height) = card.input_size, data.size
     if width * own_height != height * own_width:
         raise ValueError(

@@ -34,8 +34,20 @@ class WeightedPlan(Section):
     name: Literal["weighted"] = "weighted"
     column: str = "label"
     """label, or another column of the index."""
+    columns: tuple[str, ...] = ()
+    """Instead of column, several, one within the other: [label, attack] is half live, half spoof, and within spoof
+    every attack type alike."""
     weights: dict[str, float] = Field(default_factory=dict)
-    """Value (or class name) -> weight; 1 for those not named, 0 leaves a value out."""
+    """Value (or class name) -> weight; 1 for those not named, 0 leaves a value out. With columns, among those of the
+    same values before."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "WeightedPlan":
+        if self.columns and self.column != "label":
+            raise ValueError(f"give either column or columns, not {self.column!r} and {list(self.columns)}")
+        if len(set(self.columns)) < len(self.columns):
+            raise ValueError(f"columns {list(self.columns)} name one twice")
+        return self
 
 
 class PairsPlan(Section):
@@ -53,9 +65,17 @@ class ClipsPlan(Section):
 
     name: Literal["clips"] = "clips"
     frames: int = Field(default=8, ge=1)
-    """Frames taken of a clip, spread evenly over its time."""
+    """Frames taken of a clip: one from each of so many equal segments of its time."""
+    spacing: Literal["even", "random"] = "even"
+    """even: at one part of all segments, drawn anew for each visit, so that the rhythm is kept; random: at a part drawn
+    for each segment (temporal segment networks)."""
+    duration_s: float | None = Field(default=None, gt=0)
+    """Take the frames from so many seconds of a clip, that start anywhere in it; null: from all of it."""
+    balance: str | None = None
+    """A column, such as label or attack, whose values share each batch equally; null: every clip once an epoch."""
     too_few: Literal["filter", "repeat", "refuse"] = "filter"
-    """Clips with fewer frames: leave them out, repeat their frames, or refuse to start."""
+    """Clips with fewer frames, or shorter than duration_s: leave them out, repeat their frames (and take them whole),
+    or refuse to start."""
 
 
 class WindowedPlan(Section):

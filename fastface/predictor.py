@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ from fastface.card import Card
 from fastface.config import RunConfig
 from fastface.data.normalisation import PerColour, as_float32
 from fastface.models import build_backbone
-from fastface.tasks import network_size
 from fastface.tasks.base import Windowed
+from fastface.tasks.networks import network_size
 
 
 class Embedder:
@@ -34,13 +34,7 @@ class Embedder:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Embed uint8 RGB images [B, H, W, 3] -> float32 [B, D], not L2-normalised."""
-        width, height = self.card.input_size
-        if images.shape[1:] != (height, width, 3):
-            raise ValueError(
-                f"{self.origin} takes {width}x{height} RGB images, got {images.shape[2]}x{images.shape[1]}; "
-                f"convert them with make_shards.py --size {width}x{height}"
-            )
-        planar = self.prepare(images)
+        planar = prepared(images, self.card, self.origin)
         straight = self.network(planar)
         if self.card.flip == "none":
             return straight
@@ -49,10 +43,36 @@ class Embedder:
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
         """Turn uint8 RGB images [B, H, W, 3] into what the network takes: normalised float32 [B, 3, H, W]."""
-        # The loader's arithmetic, to the bit: float32, (pixel - mean) times the rounded 1 / std.
-        planar = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32)
-        mean, inverse_std = as_float32(self.card.mean, self.card.std)
-        return (planar - mean[:, None, None]) * inverse_std[:, None, None]
+        return prepared(images, self.card, self.origin)
+
+
+class TakesImages(Protocol):
+    """What a card says of the images that its network takes."""
+
+    @property
+    def input_size(self) -> tuple[int, int]: ...
+    @property
+    def mean(self) -> PerColour: ...
+    @property
+    def std(self) -> PerColour: ...
+
+
+def prepared(images: np.ndarray, card: TakesImages, origin: str) -> np.ndarray:
+    """Turn uint8 RGB images [B, H, W, 3] into what a network takes: normalised float32 [B, 3, H, W].
+
+    Raises:
+        ValueError: for images of another size than the card's.
+    """
+    width, height = card.input_size
+    if images.shape[1:] != (height, width, 3):
+        raise ValueError(
+            f"{origin} takes {width}x{height} RGB images, got {images.shape[2]}x{images.shape[1]}; "
+            f"convert them with make_shards.py --size {width}x{height}"
+        )
+    # The loader's arithmetic, to the bit: float32, (pixel - mean) times the rounded 1 / std.
+    planar = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32)
+    mean, inverse_std = as_float32(card.mean, card.std)
+    return (planar - mean[:, None, None]) * inverse_std[:, None, None]
 
 
 def load_embedder(model: str | Path, *, device: str | torch.device = "cpu", threads: int | None = None) -> Embedder:
@@ -91,6 +111,11 @@ def load_network(saved: checkpoint.Checkpoint, *, trained: bool = True) -> nn.Mo
 
 def module_embedder(module: nn.Module, card: Card, device: str | torch.device, *, origin: str) -> Embedder:
     """Wrap a network as an Embedder; it is put into evaluation mode for each call, and back."""
+    return Embedder(module_function(module, device), card, origin)
+
+
+def module_function(module: nn.Module, device: str | torch.device) -> Callable[[np.ndarray], np.ndarray]:
+    """Wrap a network for arrays, float32 [B, 3, H, W] -> [B, D]; in evaluation mode for each call, and back."""
     module = module.to(device)
     dtype = next(module.parameters()).dtype
     # A CPU's caches hold the activations of 32 images, not of 128: 83 against 37 images/s (mobilefacenet, one
@@ -102,11 +127,11 @@ def module_embedder(module: nn.Module, card: Card, device: str | torch.device, *
         module.eval()
         with torch.inference_mode():
             parts = torch.from_numpy(images).to(device, dtype, memory_format=torch.channels_last).split(chunk)
-            embedding = torch.cat([module(part).float() for part in parts]).cpu().numpy()
+            found = torch.cat([module(part).float() for part in parts]).cpu().numpy()
         module.train(training)
-        return embedding
+        return found
 
-    return Embedder(network, card, origin)
+    return network
 
 
 def find_checkpoint(path: Path) -> checkpoint.Checkpoint:
@@ -145,21 +170,35 @@ class Start(NamedTuple):
     origin: str
     normalisation: tuple[PerColour, PerColour] | None
     """Mean and std of the pixels they were trained on; None where nothing says so."""
+    names: list[str]
+    """The tensors of the backbone that they fill."""
 
 
 def load_backbone_from(path: Path, task: nn.Module) -> Start:
-    """Start a task's backbone from a RUN, a step folder or a .safetensors file."""
-    start = Start(str(path), None)
+    """Start a task's backbone from a RUN, a step folder or a .safetensors file.
+
+    A classifier starts anew where the file has none, or one of another number of classes.
+    """
+    origin, normalisation = str(path), None
     if path.suffix != ".safetensors":
         saved = find_checkpoint(path)
-        card = Card.model_validate(saved.state["card"])
-        path, start = saved.path, Start(str(saved.path), (card.mean, card.std))
+        path, origin, normalisation = saved.path, str(saved.path), _normalisation_of(saved.state["card"])
     backbone: Any = task.backbone
+    tensors = backbone.adapted(read_network(path))
+    new = {name: value for name, value in backbone.state_dict().items() if name.startswith(backbone.may_be_new)}
     try:
-        backbone.load_state_dict(read_network(path))
+        backbone.load_state_dict(new | tensors)
     except RuntimeError as error:
         raise ValueError(f"model.weights {path} does not fit model.backbone: {error}") from None
-    return start
+    return Start(origin, normalisation, sorted(tensors))
+
+
+def _normalisation_of(card: dict[str, Any]) -> tuple[PerColour, PerColour] | None:
+    """Return mean and std of a card of any kind as a checkpoint keeps it; None where it has none."""
+    if "mean" not in card:
+        return None
+    mean, std = (tuple(card[key]) if isinstance(card[key], list) else card[key] for key in ("mean", "std"))
+    return mean, std
 
 
 def read_network(path: Path) -> dict[str, torch.Tensor]:
@@ -191,15 +230,20 @@ def open_onnx(path: Path, card: Card, threads: int | None = None) -> Embedder:
     Raises:
         ValueError: where onnxruntime cannot read the file, or the card is that of another precision.
     """
+    return Embedder(onnx_function(path, card.precision, threads), card, str(path))
+
+
+def onnx_function(path: Path, stated: str, threads: int | None = None) -> Callable[[np.ndarray], np.ndarray]:
+    """Wrap an .onnx file of one input for arrays, as `open_onnx`; stated: the precision that its card speaks of."""
     session = onnx_session(path, threads)
-    precision = session.get_modelmeta().custom_metadata_map.get(PRECISION, card.precision)
-    if precision != card.precision:
+    precision = session.get_modelmeta().custom_metadata_map.get(PRECISION, stated)
+    if precision != stated:
         raise ValueError(
-            f"{path} is {precision}, and the card beside it speaks of {card.precision}: its own, "
+            f"{path} is {precision}, and the card beside it speaks of {stated}: its own, "
             f"{path.with_suffix('.json').name}, is missing or was overwritten"
         )
     name = session.get_inputs()[0].name
-    return Embedder(lambda images: np.asarray(session.run(None, {name: images})[0]), card, str(path))
+    return lambda images: np.asarray(session.run(None, {name: images})[0])
 
 
 def onnx_session(path: Path, threads: int | None = None) -> Any:

@@ -7,6 +7,7 @@ import torch
 
 from fastface import checkpoint
 from fastface.config import RunConfig
+from fastface.data.attacks import ClassTargets, class_targets
 from fastface.data.embedding_index import EmbeddingIndex
 from fastface.data.index import Index
 from fastface.data.normalisation import PerColour
@@ -16,6 +17,7 @@ from fastface.data.plans.neighbours import read_neighbours
 from fastface.ema import WeightAverage
 from fastface.fusion_settings import FusionTask
 from fastface.inherited import load_teacher, start_centres
+from fastface.liveness_settings import LivenessTask
 from fastface.optim import build_optimizer, parameter_groups
 from fastface.predictor import load_backbone_from
 from fastface.resharding import restore_model, restore_optimizer
@@ -25,6 +27,7 @@ from fastface.tasks.arcface import ArcFace
 from fastface.tasks.base import Task
 from fastface.tasks.distill import Teacher
 from fastface.tasks.fusion import Start, start_of
+from fastface.temporal_settings import TemporalTask
 
 
 class Restored(NamedTuple):
@@ -52,6 +55,7 @@ def restored_task(config: RunConfig, index: Index, saved: checkpoint.Checkpoint 
         embedding_sizes=index.sizes if isinstance(index, EmbeddingIndex) else (),
         embedding_mean=embedding_mean(config, index) if saved is None else None,
         fusion_start=fusion_start(config, index) if saved is None else None,
+        classes=classes_of(config, index),
     )
     if config.train.precision == "fp64":
         task.double()  # before loading, which would round to float32
@@ -63,18 +67,23 @@ def restored_task(config: RunConfig, index: Index, saved: checkpoint.Checkpoint 
         notes.append(start_centres(task.head, index.classes, config.data, config.task.centres, frozen=frozen))
     loaded, normalisation = set(), None
     if config.model.weights is not None:
-        origin, normalisation = load_backbone_from(config.model.weights, task)
-        notes.append(f"backbone starts from {origin}")
-        loaded = {f"backbone.{name}" for name in task.backbone.state_dict()}
+        start = load_backbone_from(config.model.weights, task)
+        notes.append(f"backbone starts from {start.origin}")
+        loaded, normalisation = {f"backbone.{name}" for name in start.names}, start.normalisation
     elif config.model.pretrained:
-        neck = task.backbone.neck_modules
-        loaded = {f"backbone.{name}" for name in task.backbone.state_dict() if name.split(".")[0] not in neck}
+        neck = tuple(f"{name}." for name in task.backbone.neck_modules)
+        loaded = {f"backbone.{name}" for name in task.backbone.state_dict() if not name.startswith(neck)}
     if config.optim.backbone_lr_scale != 1 and not loaded:
         raise ValueError(
             "optim.backbone_lr_scale slows down what was loaded, and nothing was loaded: set model.weights or "
             "model.pretrained, or leave it at 1"
         )
     return Restored(task, sorted(loaded), normalisation)
+
+
+def classes_of(config: RunConfig, index: Index) -> ClassTargets | None:
+    """Return the classes that a task of live and spoof tells apart, and that of every record; None for other tasks."""
+    return class_targets(index, config.task.classes) if isinstance(config.task, LivenessTask | TemporalTask) else None
 
 
 def embedding_mean(config: RunConfig, index: Index) -> torch.Tensor | None:

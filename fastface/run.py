@@ -14,7 +14,6 @@ from torch import nn
 
 from fastface import __version__, checkpoint, dist
 from fastface.advice import advise
-from fastface.card import Card, MatchCard, card_of
 from fastface.command import Command
 from fastface.config import RunConfig
 from fastface.data.augment import Augment
@@ -26,11 +25,14 @@ from fastface.data.index import Index
 from fastface.data.loader import Loader
 from fastface.data.mixed_index import MixedIndex
 from fastface.data.plan import Plan
+from fastface.data.selection import Selection, select
 from fastface.data.shard_cache import CacheOptions
 from fastface.ema import WeightAverage
-from fastface.fusion_card import FusionCard, draw_embeddings, fusion_card_of
+from fastface.fusion_card import draw_embeddings
 from fastface.fusion_settings import FusionTask
 from fastface.hardware import decode_threads_of, decoder_of, memory_mb, memory_told, start_processes
+from fastface.kinds import KINDS
+from fastface.leakage import check_leakage
 from fastface.optim import LateStart, Schedule, build_schedule
 from fastface.restored import restored_average, restored_neighbours, restored_optimizer, restored_task
 from fastface.run_folder import check_plan, check_resumable, differences, find_resumable, hold, new_folder, settle
@@ -110,6 +112,8 @@ def build_run(command: Command) -> Run:
     if saved is not None:
         notes += [f"skipped: {reason}" for reason in saved.skipped] + [f"resuming from {saved.path}"]
         notes += check_resumable(config, saved.state, index.dataset_id, embeddings_of(index))
+    if config.task.kind in ("liveness", "temporal"):
+        notes += check_leakage(config, index)
     micro = micro_batch_of(config, saved)
     task, loaded, normalisation = restored_task(config, index, saved, notes)
     about = task.about()
@@ -136,7 +140,7 @@ def build_run(command: Command) -> Run:
     loader = build_loader(config, index, plan, micro, accelerator.device)
     state = {
         "config": config.model_dump(mode="json"),
-        "card": card_for(config, index).model_dump(mode="json"),
+        "card": KINDS[config.task.kind].card(config, index).model_dump(mode="json"),
         "dataset_id": index.dataset_id,
         "embeddings": embeddings_of(index),
         "num_classes": index.num_classes,
@@ -254,26 +258,19 @@ def open_data(config: RunConfig) -> Index:
         return EmbeddingIndex(draw_embeddings("train", config.task.drawn))
     if data.embeddings:
         return EmbeddingIndex(data.embeddings)
+    selection = Selection(data.only, data.without, data.held_out)
     if data.sources and data.labels:
         indexes = [Index.open(source.shards, lost=data.max_damaged) for source in data.sources]
-        return MixedIndex(indexes, data.labels)
+        return MixedIndex(select(indexes, selection, "data"), data.labels)
     if data.shards is None:
         raise ValueError("data.shards is not set: name a folder made by tools/make_shards.py, or its URL")
     cache = CacheOptions(data.remote_cache_folder, data.remote_cache_gb)
-    return Index.open(data.shards, cache, lost=data.max_damaged)
+    return select([Index.open(data.shards, cache, lost=data.max_damaged)], selection, "data")[0]
 
 
 def embeddings_of(index: Index) -> str | None:
     """Return what the embeddings to learn from are known by; None for images."""
     return index.sha256 if isinstance(index, EmbeddingIndex) else None
-
-
-def card_for(config: RunConfig, index: Index) -> Card | MatchCard | FusionCard:
-    if isinstance(index, EmbeddingIndex):
-        if isinstance(config.task, FusionTask):
-            return fusion_card_of(config.task, index)
-        return MatchCard(embedding_sizes=index.sizes, embeddings=index.made_of)
-    return card_of(config, index.meta.get("options", {}))
 
 
 def micro_batch_of(config: RunConfig, saved: checkpoint.Checkpoint | None) -> int:

@@ -114,7 +114,8 @@ def check_resumable(
         raise ValueError(
             f"data.{'embeddings' if embeddings else 'shards'} is dataset {dataset_id[:12]}, the checkpoint was trained "
             f"on {state['dataset_id'][:12]}: "
-            "resume with the same data, or start a new run with model.weights"
+            "resume with the same data and the same choice of them (data.only, without, held_out), or start a new run "
+            "with model.weights"
         )
     if state.get("embeddings") != embeddings:
         raise ValueError(

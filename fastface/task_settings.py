@@ -1,11 +1,13 @@
 """Everything a task can be told: `task` of the YAML, one section per task and per margin, chosen by its name."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from fastface.section import Section
+from fastface.liveness_settings import LivenessTask
+from fastface.section import Section, TaskSection
+from fastface.temporal_settings import TemporalTask
 
 
 class ArcFaceMargin(Section):
@@ -124,7 +126,7 @@ class TripletTerm(Section):
     """Triplets handled at a time, which bounds the memory; null: all."""
 
 
-class ArcFaceTask(Section):
+class ArcFaceTask(TaskSection):
     """Identity classification with a margin; the embedding is what remains."""
 
     name: Literal["arcface"] = "arcface"
@@ -166,14 +168,14 @@ class ArcFaceTask(Section):
         return self
 
 
-class TripletTask(TripletTerm):
+class TripletTask(TripletTerm, TaskSection):
     """Triplets chosen among the embeddings of a whole step; needs data.plan per-identity."""
 
     name: Literal["triplet"] = "triplet"
     distill: Distillation | None = None
 
 
-class SupConTask(Section):
+class SupConTask(TaskSection):
     """Supervised contrastive learning (Khosla et al., 2020, equation 2); needs data.plan per-identity."""
 
     name: Literal["supcon"] = "supcon"
@@ -181,7 +183,7 @@ class SupConTask(Section):
     distill: Distillation | None = None
 
 
-class MultiSimilarityTask(Section):
+class MultiSimilarityTask(TaskSection):
     """Multi-similarity loss with its mining (Wang et al., CVPR 2019); needs data.plan per-identity."""
 
     name: Literal["multi-similarity"] = "multi-similarity"
@@ -192,7 +194,7 @@ class MultiSimilarityTask(Section):
     distill: Distillation | None = None
 
 
-class PairTask(Section):
+class PairTask(TaskSection):
     """Same person or not, by the cosine of pairs; needs data.plan pairs."""
 
     name: Literal["pair"] = "pair"
@@ -213,9 +215,11 @@ class PairTask(Section):
     distill: Distillation | None = None
 
 
-class MatchTask(Section):
+class MatchTask(TaskSection):
     """Same person or not, learned from pairs of embeddings that are there already: data.embeddings, not images."""
 
+    kind: ClassVar[str] = "match"
+    from_embeddings: ClassVar[bool] = True
     name: Literal["match"] = "match"
     features: Literal["cosine", "elements"] = "elements"
     """cosine: logistic regression on the score; elements: |a - b| and a * b of unit embeddings beside it."""
@@ -248,4 +252,6 @@ class MatchTask(Section):
         return self
 
 
-TaskSettings = ArcFaceTask | TripletTask | SupConTask | MultiSimilarityTask | PairTask | MatchTask
+TaskSettings = (
+    ArcFaceTask | TripletTask | SupConTask | MultiSimilarityTask | PairTask | MatchTask | LivenessTask | TemporalTask
+)

@@ -1,16 +1,17 @@
 """The one loop: Run -> trained weights, with saves, evaluations and an orderly end."""
 
 import contextlib
+from typing import Any
 
 import torch
 
 from fastface import checkpoint, dist
 from fastface.data.damage import Bad
 from fastface.durable import append_csv
-from fastface.evaluators import Evaluators, build_evaluators
+from fastface.evaluation import OpenedSets
 from fastface.hardware import memory_mb, memory_told
+from fastface.kinds import build_evaluators
 from fastface.log import Log
-from fastface.match_evaluation import MatchEvaluators
 from fastface.metrics.verification import metric_direction
 from fastface.refresh import refresh_of
 from fastface.rehearsal import can_run_out, fit_micro_batch
@@ -61,7 +62,7 @@ def train(run: Run) -> int:
         stop.close()
 
 
-def loop(run: Run, stop: dist.StopRequest, log: Log, evaluators: Evaluators | MatchEvaluators, watch: Stopwatch) -> int:
+def loop(run: Run, stop: dist.StopRequest, log: Log, evaluators: OpenedSets[Any], watch: Stopwatch) -> int:
     config, done = run.config, run.start_step
     eval_steps = steps_of(run, config.eval.every_epochs) if evaluators else None
     keep_steps = steps_of(run, config.checkpoint.keep_every_epochs)
@@ -132,7 +133,7 @@ def steps_of(run: Run, epochs: float | None) -> int | None:
     return max(round(epochs * run.steps_per_epoch), 1) if epochs else None
 
 
-def evaluate(run: Run, evaluators: Evaluators | MatchEvaluators, log: Log, done: int) -> bool:
+def evaluate(run: Run, evaluators: OpenedSets[Any], log: Log, done: int) -> bool:
     """Evaluate on all processes, log, and say whether this is the best so far."""
     log.flush()
     with run.average.applied() if run.average is not None else contextlib.nullcontext():
@@ -222,5 +223,5 @@ def introduce(run: Run, log: Log) -> None:
         f"{run.folder}: {dist.world()} process(es) x {run.accumulation} x {run.state['micro_batch']} images, "
         f"{run.accelerator.device}, {torch.get_num_threads()} threads, decoder {run.state['decoder']}; "
         f"{run.about}; task {config.task.name}, {head / 1e6:.2f} M parameters that do not ship, "
-        f"{run.state['num_classes']} identities; steps {run.start_step} to {run.total_steps}"
+        f"{run.state['num_classes']} {run.task.calls_classes}; steps {run.start_step} to {run.total_steps}"
     )

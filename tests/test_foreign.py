@@ -14,7 +14,7 @@ from fastface.config import RunConfig
 from fastface.foreign import KINDS, import_weights
 from fastface.models import build_backbone
 from fastface.predictor import load_embedder
-from fastface.tasks import network_size
+from fastface.tasks.networks import network_size
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ FLOORS = [
         "task_settings",
         "eval_settings",
         "fusion_settings",
+        "liveness_settings",
+        "temporal_settings",
         "dist",
         "durable",
         "spelling",

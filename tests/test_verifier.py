@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastface import verifier
+from fastface import recognition, verifier
 from fastface.card import Calibration, Card, MatchCard, Threshold
 from fastface.comparator import LoadedMatcher
 from fastface.predictor import Embedder
@@ -52,7 +52,7 @@ def photographs(tmp_path: Path) -> list[Path]:
 def build(monkeypatch: pytest.MonkeyPatch, card: Card = CARD, match: MatchCard | None = None, **options) -> Verifier:
     """Embed a photograph by its mean colour; a matcher's score is minus the distance of the rows."""
     embedder = Embedder(lambda images: images.mean((2, 3)), card, "embedder")
-    monkeypatch.setattr(verifier, "load_embedder", lambda model, device: embedder)
+    monkeypatch.setattr(recognition, "open_model", lambda model, device: (embedder, "digest"))
     if match is not None:
         score = lambda a, b: -np.linalg.norm(a - b, axis=1)  # noqa: E731
         monkeypatch.setattr(verifier, "load_matcher", lambda model, device: LoadedMatcher(score, match, "matcher"))

@@ -5,17 +5,22 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone need not be installed
 
 from fastface.conversion.convert import convert
-from fastface.conversion.faces import NO_FACE, PICKS, Alignment
+from fastface.conversion.faces import CONTEXT, NO_FACE, PICKS, Alignment
 from fastface.conversion.options import Options
 from fastface.conversion.order import parse_split
 from fastface.data.align import ALIGNMENTS, MARGIN
+from fastface.data.context import Context
 from fastface.data.images import ImageSpec
+from fastface.data.sources import SPLIT_BY
 from fastface.data.sources.kinds import KINDS
+from fastface.data.sources.liveness_layouts import LAYOUTS
 from fastface.detection import DETECTORS, DetectorSpec
 
 EPILOG = """\
@@ -30,6 +35,7 @@ examples:
   WIDER FACE with its boxes; live and spoof images as PNG; five frames a second of videos
     python tools/make_shards.py widerface WIDER_train --out shards/wider
     python tools/make_shards.py liveness antispoof --out shards/liveness
+    python tools/make_shards.py liveness OULU-NPU --out shards/oulu --fps 5 --crop box --context 2.7 --size 80
     python tools/make_shards.py video clips --fps 5 --size 112 --out shards/clips
   a csv of path,label,x0,y0,x1,y1 in two processes (or on two machines that share the disk), then put together
     python tools/make_shards.py list faces.csv --out shards/faces --size 112 --crop box --part 0/2
@@ -61,7 +67,7 @@ def parse(arguments: list[str] | None) -> dict:
     parser = argparse.ArgumentParser(
         prog="make_shards.py",
         description="Make tar shards, an index and a list of what was refused from a raw dataset of faces.",
-        epilog="kinds:\n" + "\n".join(f"  {name:<11}{kind.help}" for name, kind in KINDS.items()) + "\n\n" + EPILOG,
+        epilog=f"kinds:\n{_lines(KINDS)}\nlayouts of liveness:\n{_lines(LAYOUTS)}\n\n{EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -85,8 +91,14 @@ def parse(arguments: list[str] | None) -> dict:
         "--fps",
         type=float,
         metavar="F",
-        help="video: frames a second to take (default: all); needed for folders of frames",
+        help="video, liveness: frames a second to take (default: all); needed for folders of frames",
     )
+    add(
+        "--layout",
+        metavar="NAME",
+        help=f"liveness: tree, {', '.join(LAYOUTS)} (default: the one whose files are there, which is said)",
+    )
+    add("--protocol", metavar="1..4.6", help="liveness, OULU-NPU: the videos of protocol 1, 2, 3.1 ... or 4.1 ... only")
     image = parser.add_argument_group("images (without these, images that fit keep their bytes)")
     add = image.add_argument
     add("--size", type=_size, metavar="112 or WxH", help="resize to this width and height in px")
@@ -94,8 +106,16 @@ def parse(arguments: list[str] | None) -> dict:
         "--crop",
         type=_crop,
         metavar="FRACTION or box",
-        help="cut out the central fraction, or the box of a list",
+        help="cut out the central fraction, or the box that INPUT gives of a face (or, with --context, a detector)",
     )
+    add(
+        "--context",
+        type=float,
+        metavar="S",
+        help="with --crop box: cut out a square of S times the box, moved into the image (liveness: 1, 2.7 or 4); "
+        "without --size its pixels are kept as they are",
+    )
+    add("--stretch", action="store_true", help="with --context: S times the box, stretched to --size (as MiniFASNet)")
     add("--quality", type=int, metavar="1..100", help="encode every image anew at this JPEG quality")
     add("--lossless", action=argparse.BooleanOptionalAction, help="store PNG (liveness: unless --quality is given)")
     face = parser.add_argument_group(
@@ -107,8 +127,9 @@ def parse(arguments: list[str] | None) -> dict:
     add("--detector", type=_detector, metavar="NAME:FILE", help=f"{kinds}; what it finds is kept in OUT/../detections")
     add("--detect-min", type=float, metavar="SCORE", help="smallest score of a face (0.5; mtcnn: 0.7)")
     add("--pick", choices=PICKS, default="largest", help="which of several faces (%(default)s)")
-    add("--no-face", choices=NO_FACE, default="whole", help="what becomes of an image without one (%(default)s)")
+    add("--no-face", choices=NO_FACE, help="what becomes of an image without one (whole; with --context: reject)")
     add("--margin", type=float, default=MARGIN, metavar="F", help="enlarges boxes by this part of a side (%(default)s)")
+    add("--steady", action="store_true", help="one place for all frames of a clip, the median of where its faces are")
     choice = parser.add_argument_group("which images, in which order")
     add = choice.add_argument
     add("--include", type=Path, metavar="FILE", help="only the classes named in FILE, one a line")
@@ -120,7 +141,13 @@ def parse(arguments: list[str] | None) -> dict:
     )
     add("--min-images", type=int, default=1, metavar="N", help="leave out identities with fewer images (%(default)s)")
     add("--split", type=_split, metavar="NAME=F,...", help="make several sets, such as train=0.9,val=0.1")
-    add("--split-by", choices=["identity", "image"], default="identity", help="what is divided (%(default)s)")
+    add("--split-by", choices=SPLIT_BY, default="identity", help="what is divided (%(default)s)")
+    add(
+        "--leakage",
+        choices=["refuse", "allow"],
+        default="refuse",
+        help="live and spoof images: persons, or copies of an image, in two splits (%(default)s)",
+    )
     add("--seed", type=int, default=0, metavar="N", help="of order and split (%(default)s)")
     add("--no-shuffle", dest="shuffle", action="store_false", help="keep the order of INPUT")
     add(
@@ -140,19 +167,37 @@ def parse(arguments: list[str] | None) -> dict:
     crop, size, quality, lossless = (fields.pop(name) for name in ("crop", "size", "quality", "lossless"))
     if lossless is None:
         lossless = KINDS[fields["kind"]].lossless and quality is None
-    method, detector, *rest = (
+    context, stretch, steady = (fields.pop(name) for name in ("context", "stretch", "steady"))
+    method, detector, least, pick, no_face, margin = (
         fields.pop(name) for name in ("align", "detector", "detect_min", "pick", "no_face", "margin")
     )
     try:
+        if context is not None:
+            if crop != "box" or method is not None:
+                raise ValueError("--context enlarges the box of --crop box: give both, and no --align")
+            crop, method = None, CONTEXT
+        elif stretch:
+            raise ValueError("--stretch is for --crop box --context S: add these, or leave it out")
         if detector is not None and method is None:
-            raise ValueError("--detector finds faces for --align: add --align crop, pad or five-point")
-        fields["align"] = None if method is None else Alignment(method, detector, *rest)
+            raise ValueError("--detector finds faces: add --align crop, pad or five-point, or --crop box --context 2.7")
+        if steady and method is None:
+            raise ValueError("--steady is for faces that are cut out: add --align, or --crop box --context 2.7")
+        if method is None:
+            fields["align"] = None
+        else:
+            around = None if context is None else Context(context, stretch)
+            no_face = no_face or ("whole" if around is None else "reject")
+            fields["align"] = Alignment(method, detector, least, pick, no_face, margin, around, steady)
         fields["spec"] = ImageSpec(size, None if crop == "box" else crop, quality, lossless)
         fields["boxes"] = crop == "box"
         Options(**fields)
     except ValueError as error:
         parser.error(str(error))
     return fields
+
+
+def _lines(table: Mapping[str, Any]) -> str:
+    return "\n".join(f"  {name:<14}{entry.help}" for name, entry in table.items())
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fastface import __version__
-from fastface.conversion.duplicates import find_duplicates, write_duplicates
+from fastface.conversion.duplicates import Duplicates, find_duplicates, write_duplicates
 from fastface.conversion.faces import Finder
 from fastface.conversion.join import DataError, check_columns, join_set, write_rejects
 from fastface.conversion.options import Options
@@ -28,12 +28,18 @@ from fastface.data.images import Rejected
 from fastface.data.index import Index
 from fastface.data.sources import enough_images, include_exclude, split_by_identity
 from fastface.data.sources.kinds import open_source
+from fastface.data.values import listed
 from fastface.durable import write_durably
 
 if TYPE_CHECKING:
     from fastface.data.sources import Source
 
 OVERHEAD_BYTES = 2 * 512 + 512 + 256 + 160  # per image: two headers, label, padding, rows in index and notes
+LEAKAGE = (
+    "What is trained on must not be tested on: move them into one split, take them out, or, knowing that figures will "
+    "be too good, say --leakage allow"
+)
+LIVE_AND_SPOOF = {"live", "spoof"}
 SAMPLES = 32  # images tried to estimate the size of the output
 
 
@@ -106,7 +112,28 @@ def _divide(sources: dict[str, Source], options: Options) -> dict[str, Source]:
             raise ValueError(f"--crop box: {options.input} has no boxes; a list needs columns x0,y0,x1,y1")
         if options.align is not None:
             options.align.check_source(source, str(options.input))
+    if options.leakage == "refuse" and (shared := _leaks(shared_identities(chosen), chosen)):
+        raise ValueError(f"{options.input}: {shared} {LEAKAGE}")
     return chosen
+
+
+def _leaks(shared: Mapping[tuple[str, str], list[str]], sets: Mapping[str, Source]) -> str:
+    """Say which persons two sets of live and spoof images share, or nothing."""
+    found = [
+        f"{len(people):,} persons are in both {a} and {b} ({listed(people)})"
+        for (a, b), people in shared.items()
+        if all("subject" in sets[name].columns and set(sets[name].classes) <= LIVE_AND_SPOOF for name in (a, b))
+    ]
+    return "; ".join(found)
+
+
+def _check_copies(found: Duplicates, made: Mapping[str, Index]) -> None:
+    """Refuse sets of live and spoof images that share images of the same bytes."""
+    several = [group for group in found.groups if len({k for k, _ in group}) > 1]
+    titles, opened = list(made), list(made.values())
+    if several and all(set(index.classes) <= LIVE_AND_SPOOF for index in opened):
+        named = ", ".join(f"{titles[k]}: {opened[k].name(i)}" for k, i in several[0])
+        raise DataError(f"{len(several):,} images are, byte for byte, in more than one set ({named}). {LEAKAGE}")
 
 
 def _finder(options: Options) -> Finder | None:
@@ -248,4 +275,6 @@ def _join(
     made = {name: Index.open(partial.made / name) for name in jobs}
     report.duplicates = find_duplicates(list(made.values()))
     write_duplicates(partial.made / "duplicates.csv", made, report.duplicates)
+    if options.leakage == "refuse":
+        _check_copies(report.duplicates, made)
     partial.publish()

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastface.data.index import Index
 from fastface.data.shards import ShardReader
+from fastface.data.units import content_keys
 from fastface.durable import write_durably
 
 HEADER = ["group", "set", "record", "name", "identity"]
@@ -40,8 +41,7 @@ def find_duplicates(sets: Sequence[Index]) -> Duplicates:
 
     Memory is 24 bytes an image, 240 MB for ten million; only candidates are read.
     """
-    keys = np.concatenate([index.columns["crc32"].astype(np.uint64) << np.uint64(32) for index in sets])
-    keys |= np.concatenate([index.columns["length"].astype(np.uint64) for index in sets])
+    keys = np.concatenate([content_keys(index) for index in sets])
     order = np.argsort(keys, kind="stable")
     ranked = keys[order]
     same = ranked[1:] == ranked[:-1]

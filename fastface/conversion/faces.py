@@ -20,7 +20,8 @@ from fastface.data.align import (
     template,
     warp,
 )
-from fastface.data.geometry import move_boxes, move_points
+from fastface.data.context import Context, cut_context
+from fastface.data.geometry import cut_matrix, move_boxes, move_points
 from fastface.data.images import ImageSpec, Prepared, Rejected, encode, load_rgb, prepare
 from fastface.detection import Detector, DetectorSpec
 from fastface.detection.cache import Known, key_of
@@ -35,6 +36,7 @@ NO_FACE = ("whole", "reject")
 LEAST = 0.5  # score of a face, where the user sets none
 FACE_COLUMNS = {"box": 4, "landmarks": 10, "detection_score": 1}  # float32 each, NaN where not known
 WIDTH = sum(FACE_COLUMNS.values())
+CONTEXT = "context"  # a method beside ALIGNMENTS: --crop box --context, the box with its surroundings
 SAVE_EVERY = 1000  # images between two files of the cache: 1 to 30 s of work
 
 
@@ -42,16 +44,21 @@ SAVE_EVERY = 1000  # images between two files of the cache: 1 to 30 s of work
 class Alignment:
     """How faces are found and cut; the command line of tools/make_shards.py explains each."""
 
-    method: str  # one of ALIGNMENTS
+    method: str  # one of ALIGNMENTS, or CONTEXT
     detector: DetectorSpec | None = None  # None: the boxes or landmarks of the source
     least: float | None = None  # smallest score of a face; None: 0.5, or the smallest that the detector reports
     pick: str = "largest"
     no_face: str = "whole"
     margin: float = MARGIN
+    context: Context | None = None  # of method CONTEXT
+    steady: bool = False  # one place for all frames of a clip: see steady.py
 
     def __post_init__(self) -> None:
+        assert (self.method == CONTEXT) == (self.context is not None)
+        if self.context is not None and not 0.1 <= self.context.scale <= 20:
+            raise ValueError(f"--context {self.context.scale:g} must lie in 0.1 to 20 times the box; 2.7 is usual")
         for flag, value, known in (
-            ("--align", self.method, ALIGNMENTS),
+            ("--align", self.method, (*ALIGNMENTS, CONTEXT)),
             ("--pick", self.pick, PICKS),
             ("--no-face", self.no_face, NO_FACE),
         ):
@@ -82,17 +89,31 @@ class Alignment:
         """What a source must tell where there is no detector."""
         return "landmarks" if self.method == "five-point" else "boxes"
 
+    @property
+    def named(self) -> str:
+        """What asks for it on the command line."""
+        return f"--align {self.method}" if self.context is None else f"--crop box --context {self.context.scale:g}"
+
+    @property
+    def crop(self) -> str:
+        """What images show, as meta.json and cards remember it."""
+        return self.method if self.context is None else str(self.context)
+
     def check_source(self, source: Source, what: str) -> None:
         """Raise a ValueError where nobody tells where faces are, or a column of the source would be written over."""
         if own := sorted(FACE_COLUMNS.keys() & source.columns.keys()):
-            raise ValueError(f"--align writes a column {own[0]!r}, and {what} has one of that name: rename it")
+            raise ValueError(f"{self.named} writes a column {own[0]!r}, and {what} has one of that name: rename it")
+        if self.steady and "clip" not in source.columns:
+            raise ValueError(f"--steady is for the frames of clips, and {what} has none: leave it out, or give --fps")
         if self.detector is None and getattr(source, self.needs) is None:
-            raise ValueError(f"--align {self.method}: {what} has no {self.needs}; add --detector to find the faces")
+            raise ValueError(f"{self.named}: {what} has no {self.needs}; add --detector to find the faces")
 
     def essence(self) -> dict[str, Any]:
         """Return what decides the bytes of the output, as plain values."""
-        plain: dict[str, Any] = {"method": self.method, "no_face": self.no_face}
-        if self.method != "five-point":
+        plain: dict[str, Any] = {"method": self.method, "no_face": self.no_face, "steady": self.steady}
+        if self.context is not None:
+            plain |= self.context._asdict()
+        elif self.method != "five-point":
             plain["margin"] = self.margin
         if self.detector is not None:
             plain |= {"detector": self.detector.essence(), "least": self.threshold, "pick": self.pick}
@@ -186,25 +207,33 @@ def prepare_face(data: bytes, spec: ImageSpec, align: Alignment, find: Callable[
     Where there is none the whole image is taken: the largest centred part of the target's aspect, or with pad
     all of it (and where it fits its bytes are kept). Raises Rejected, with no-face where that is wanted.
     """
-    assert spec.size is not None
     image = load_rgb(data)
     height, width = image.shape[:2]
     face = find(image)
     if face is None:
         if align.no_face == "reject":
             raise Rejected("no-face", "no face was found")
-        if align.method != "pad" or width * spec.size[1] == height * spec.size[0]:
+        if align.method != "pad" or spec.size is None or width * spec.size[1] == height * spec.size[0]:
             return prepare(data, spec)._replace(face=NOBODY.row())
-    picture, matrix = _cut(image, face, spec.size, align)
+    picture, matrix = cut_face(image, face, spec.size, align)
     face = face or NOBODY
     moved = Face(move_boxes(face.box, matrix), move_points(face.landmarks, matrix), face.score)
     return encode(picture, spec)._replace(face=moved.row(), matrix=tuple(matrix.ravel().tolist()))
 
 
-def _cut(
-    image: np.ndarray, face: Face | None, size: tuple[int, int], align: Alignment
+def cut_face(
+    image: np.ndarray, face: Face | None, size: tuple[int, int] | None, align: Alignment
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the picture of a face, or with pad of a whole image, and the map from the image to it."""
+    """Return the picture of a face, or with pad of a whole image, and the map from the image to it.
+
+    size: (width, height) of the picture; with a context, None keeps the pixels of the image as they are.
+    Raises Rejected where the box is not in the image, or the landmarks span no face.
+    """
+    if align.context is not None and face is not None:
+        _check_inside(face.box, image)
+        picture, part = cut_context(image, face.box, align.context, size)
+        return picture, np.array(cut_matrix(part.tolist(), picture.shape[1], picture.shape[0])).reshape(2, 3)
+    assert size is not None
     if align.method == "five-point" and face is not None:
         try:
             matrix = similarity(face.landmarks, template(size))
@@ -213,8 +242,7 @@ def _cut(
         return warp(image, matrix, size), matrix
     whole = np.array([0, 0, *image.shape[1::-1]], np.float64)
     box = whole if face is None else face.box
-    if not np.isfinite(box).all() or (np.maximum(box, 0)[:2] >= np.minimum(box, whole)[2:]).any():
-        raise Rejected("bad-box", f"the box {box.tolist()} of the face is not in the image, {image.shape[1::-1]} px")
+    _check_inside(box, image)
     if align.method == "crop":
         matrix = fitted(enlarged(box, align.margin, size[0] / size[1]), size)
         return warp(image, matrix, size), matrix
@@ -229,6 +257,13 @@ def _cut(
     picture = warp(part, matrix, size)
     matrix[:, 2] -= matrix[:, :2] @ [left, top]
     return picture, matrix
+
+
+def _check_inside(box: np.ndarray, image: np.ndarray) -> None:
+    """Raise Rejected where no part of a box is in the image."""
+    edges = image.shape[1::-1]
+    if not np.isfinite(box).all() or (np.maximum(box[:2], 0) >= np.minimum(box[2:], edges)).any():
+        raise Rejected("bad-box", f"the box {box.tolist()} of the face is not in the image, {edges} px")
 
 
 def chosen_columns(rows: np.ndarray) -> dict[str, np.ndarray]:

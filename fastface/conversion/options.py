@@ -24,12 +24,15 @@ class Options:
     align: Alignment | None = None  # find faces and cut them out
     root: Path | None = None  # kind list: where its paths start
     annotations: Path | None = None  # kind widerface: the official list of boxes
-    fps: float | None = None  # kind video: frames a second
+    fps: float | None = None  # kinds video and liveness: frames a second
+    layout: str | None = None  # kind liveness: whose files they are, None = found by tell-tale files
+    protocol: str | None = None  # kind liveness: of OULU-NPU
     include: Path | None = None
     exclude: Path | None = None
     min_images: int = 1  # an identity with fewer is left out
     split: Mapping[str, float] | None = None
-    split_by: str = "identity"  # or "image"
+    split_by: str = "identity"  # or subject, source, clip, image
+    leakage: str = "refuse"  # or "allow": of live and spoof images, persons or copies in two of the sets
     seed: int = 0
     shuffle: bool = True
     shard_size: int | None = None  # images per shard, None = by the size of the dataset
@@ -52,8 +55,11 @@ class Options:
                 raise ValueError(f"{name} {value} must be at least 1")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise ValueError(f"--fps {self.fps:g} must be above 0 and at most 1000 frames a second")
-        if self.align is not None and self.spec.size is None:
+        if self.align is not None and self.spec.size is None and self.align.context is None:
             raise ValueError(f"--align {self.align.method} needs a target: add --size 112")
+        if self.align is not None and self.align.context is not None and self.align.context.stretched:
+            if self.spec.size is None:
+                raise ValueError("--stretch needs a target: add --size 80")
         if self.align is not None and (self.boxes or self.spec.crop is not None):
             raise ValueError("--align and --crop exclude each other: --align crop cuts a box out, --margin enlarges it")
         if not 0 <= self.max_rejects <= 1:
@@ -61,7 +67,13 @@ class Options:
 
     def settings(self) -> dict[str, Any]:
         """Return what the kind of input is told, None where nothing was said."""
-        return {"root": self.root, "annotations": self.annotations, "fps": self.fps}
+        return {
+            "root": self.root,
+            "annotations": self.annotations,
+            "fps": self.fps,
+            "layout": self.layout,
+            "protocol": self.protocol,
+        }
 
     def essence(self) -> dict[str, Any]:
         """Return what decides the bytes of the output, as plain values."""
@@ -75,6 +87,8 @@ class Options:
             "lossless": self.spec.lossless,
             "annotations": _digest(self.annotations),
             "fps": self.fps,
+            "layout": self.layout,
+            "protocol": self.protocol,
             "include": _digest(self.include),
             "exclude": _digest(self.exclude),
             "min_images": self.min_images,
@@ -88,7 +102,7 @@ class Options:
     def _crop(self) -> float | str | None:
         """Say what images show: a model that was trained on faces cut in one way must not get others."""
         if self.align is not None:
-            return self.align.method
+            return self.align.crop
         return "box" if self.boxes and self.spec.crop is None else self.spec.crop
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from fastface.data.images import ImageSpec, decode_jpeg, load_rgb
 from fastface.data.index import Index
+from fastface.data.selection import ALL, Selection, select
 from fastface.data.shards import ShardReader
 from fastface.data.sources import check_size, nearest_path, read_file
 from fastface.data.sources.scan import EXTENSIONS
@@ -128,19 +129,23 @@ class BytesImages:
         return load_rgb(self._images[i], self._spec)
 
 
-def open_images(path: str | Path, spec: ImageSpec | None = None) -> ShardImages | FileImages:
+def open_images(
+    path: str | Path, spec: ImageSpec | None = None, selection: Selection = ALL
+) -> ShardImages | FileImages:
     """Open a shard set, a folder of pictures or an uncompressed .tar of them.
 
     `spec` cuts and resizes pictures of folders and archives; those of shards have been through that when
-    made.
+    made. A selection is one of shards.
     """
     path, spec = Path(path), spec or ImageSpec()
+    if not path.exists():
+        raise ValueError(f"{path} does not exist{nearest_path(path)}; give shards, a folder of pictures or a .tar.")
+    if path.is_dir() and ((path / "meta.json").is_file() or any(path.glob("*/meta.json"))):
+        return ShardImages(select([Index.open(path)], selection, str(path))[0])
+    if any(selection[:3]):
+        raise ValueError(f"{path} is no shard set: only, without and held_out select by the columns of one")
     if path.is_file():
         return _tar_images(path, spec)
-    if not path.is_dir():
-        raise ValueError(f"{path} does not exist{nearest_path(path)}; give shards, a folder of pictures or a .tar.")
-    if (path / "meta.json").is_file() or any(path.glob("*/meta.json")):
-        return ShardImages(Index.open(path))
     return _folder_images(path, spec)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from fastface.data.geometry import UNMOVED, cut_matrix
 from fastface.data.headers import MAX_SIDE, MIN_SIDE, REASONS, Header, Rejected, read_header
 
-__all__ = ["REASONS", "ImageSpec", "Prepared", "Rejected", "decode_jpeg", "encode", "load_rgb", "prepare"]
+__all__ = ["REASONS", "ImageSpec", "Prepared", "Rejected", "cut_image", "decode_jpeg", "encode", "load_rgb", "prepare"]
 
 DEFAULT_QUALITY = 95
 
@@ -88,8 +88,12 @@ def encode(image: np.ndarray, spec: ImageSpec) -> Prepared:
 
 def load_rgb(data: bytes, spec: ImageSpec | None = None, box: np.ndarray | None = None) -> np.ndarray:
     """Decode, turn upright, cut and resize as `prepare` does, to uint8 [H, W, 3]. Raises Rejected."""
-    image, _ = _cut(_decode(data, read_header(data)), spec or ImageSpec(), box)
-    return np.ascontiguousarray(image)
+    return cut_image(_decode(data, read_header(data)), spec or ImageSpec(), box)
+
+
+def cut_image(image: np.ndarray, spec: ImageSpec, box: np.ndarray | None = None) -> np.ndarray:
+    """Cut and resize an upright uint8 [H, W, 3] image as `prepare` does. Raises Rejected."""
+    return np.ascontiguousarray(_cut(image, spec, box)[0])
 
 
 def decode_jpeg(data: Any) -> np.ndarray:

@@ -11,7 +11,7 @@ MASK = (1 << 64) - 1
 # What a seed is hashed with, so that no two uses of it share their randomness. Permutations of whole epochs take
 # (seed, epoch), keys of slots (seed, step, 1), the rest (seed, one of these, ...).
 STREAMS = {"image": 2, "share": 3, "pair": 4, "turn": 5, "first": 6, "second": 7, "window": 8, "segment": 9}
-STREAMS |= {"mined": 10, "neighbour": 11, "spare": 12, "source": 13, "refresh": 14}
+STREAMS |= {"mined": 10, "neighbour": 11, "spare": 12, "source": 13, "refresh": 14, "cut": 15}
 ROUNDS = 6  # Luby and Rackoff prove 4 enough for ideal round functions; 6 leave room for ours
 
 

@@ -48,6 +48,14 @@ METRIC_DIRECTION = {  # +1: more is better
     "tar_1e-2": +1,
     "tar_1e-3": +1,
     "loss": -1,
+    # of attack detection, see `attacks`
+    "acer": -1,
+    "apcer": -1,
+    "bpcer": -1,
+    "hter": -1,
+    "bpcer10": -1,
+    "bpcer20": -1,
+    "bpcer100": -1,
 }
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from fastface.durable import write_durably
 from fastface.metrics.scores import usable
 
 Kind = Literal["flat", "ivf", "hnsw", "pq"]
@@ -34,7 +37,7 @@ class Search:
 
     kind: see Kind; probes: lists that ivf looks at, or how far hnsw looks (efSearch); None: FAISS's way, 16 and 64.
     gpu: whether to search on the GPU (flat and ivf only); None: where there is one. device: on this one of several, for
-    processes that have one each; None: on all.
+    processes that have one each; None: on all. saved: a file that `save` wrote of the same rows.
     """
 
     def __init__(
@@ -46,10 +49,11 @@ class Search:
         gpu: bool | None = None,
         device: int | None = None,
         seed: int = 0,
+        saved: Path | None = None,
     ) -> None:
         self.kind, self.num, self.width = kind, len(rows), rows.shape[1]
         self.rows = rows
-        self.index, self.lengths = _build(rows, kind, probes, seed)
+        self.index, self.lengths = _build(rows, kind, probes, seed) if saved is None else _opened(rows, kind, saved)
         self.on_gpu = _gpus() > 0 and kind in ("flat", "ivf") if gpu is None else gpu
         if self.on_gpu:
             self.index = _to_gpu(self.index, device)
@@ -87,6 +91,13 @@ class Search:
             scores[part] = np.where(ids[part] < 0, -np.inf, dots / self.lengths[there] / lengths[part])
         order = np.lexsort((ids, -scores), axis=1)
         return Found(np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1))
+
+    def save(self, path: Path) -> None:
+        """Write the index, so that it need not be built again; of an index on a CPU."""
+        import faiss
+
+        assert not self.on_gpu
+        write_durably(path, faiss.serialize_index(self.index).tobytes())
 
     def recall(self, k: int, queries: np.ndarray | None = None, *, most: int = 1_000, seed: int = 0) -> float:
         """Measure which share of the k true nearest rows is found, by queries [Q, D], or `most` of the rows, drawn."""
@@ -141,13 +152,35 @@ def _build(rows: np.ndarray, kind: Kind, probes: int | None, seed: int) -> tuple
         raise ValueError(f"there is no index {kind!r}; choose one of {', '.join(KINDS)}")
     index = inner if kind in ("ivf", "pq") else faiss.IndexIDMap(inner)
     lengths = np.full(num, np.nan)
-    for start in range(0, num, CHUNK):
+    for good, part in _usable_parts(rows):
+        index.add_with_ids(unit_rows(part), good)
+        lengths[good] = np.linalg.norm(part.astype(np.float64), axis=1)
+    return index, lengths
+
+
+def _opened(rows: np.ndarray, kind: Kind, saved: Path) -> tuple[Any, np.ndarray]:
+    """Read an index of the rows from a file; return it and the length of every row, float64 [N]."""
+    import faiss
+
+    try:
+        index: Any = faiss.deserialize_index(np.fromfile(saved, np.uint8))
+    except RuntimeError as error:  # FAISS's own
+        raise ValueError(f"{saved} is no index that FAISS reads: {str(error).strip().splitlines()[-1]}") from None
+    lengths = np.full(len(rows), np.nan)
+    for good, part in _usable_parts(rows):
+        lengths[good] = np.linalg.norm(part.astype(np.float64), axis=1)
+    if index.ntotal != np.isfinite(lengths).sum() or index.d != rows.shape[1]:
+        raise ValueError(f"{saved} is not the {kind} index of these {len(rows):,} embeddings: it has {index.ntotal:,}")
+    return index, lengths
+
+
+def _usable_parts(rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the rows that have a direction, some at a time: their numbers, int64 [n], and they, [n, D]."""
+    for start in range(0, len(rows), CHUNK):
         part = np.asarray(rows[start : start + CHUNK])
         good = np.flatnonzero(usable(part))
         if len(good):
-            index.add_with_ids(unit_rows(part[good]), (start + good).astype(np.int64))
-            lengths[start + good] = np.linalg.norm(part[good].astype(np.float64), axis=1)
-    return index, lengths
+            yield (start + good).astype(np.int64), part[good]
 
 
 def _gpus() -> int:

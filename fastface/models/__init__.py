@@ -11,6 +11,8 @@ from fastface.models.gmacs import count_gmacs, describe
 from fastface.models.inception_resnet_v1 import InceptionResnetV1
 from fastface.models.iresnet import DEPTHS, IResNet
 from fastface.models.mbf import VARIANTS, Mbf
+from fastface.models.minifasnet import VARIANTS as MINIFASNETS
+from fastface.models.minifasnet import MiniFASNet
 from fastface.models.mobilefacenet import MobileFaceNet
 from fastface.models.neck import Backbone
 from fastface.models.timm_backbone import STEMS, TimmBackbone, is_timm_name, unknown_name
@@ -34,6 +36,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     **{name: partial(Mbf, name) for name in VARIANTS},
     "inception_resnet_v1": InceptionResnetV1,
     "fastcontextface": FastContextFace,
+    **{name: partial(MiniFASNet, name) for name in MINIFASNETS},
 }
 
 

@@ -35,12 +35,13 @@ class Backbone(nn.Module):
 
     embedding_size; input_size: (width, height) px. any_size: whether the built network also takes images of
     other sizes, from min_side px up. neck_modules: the children after the last feature map, which start anew when
-    a network moves to another task; the others are its body. notes: what there is to say about how it was
-    built or filled, for the log.
+    a network moves to another task; the others are its body. may_be_new: with what the names of the tensors begin
+    that a file of weights may lack. notes: what there is to say about how it was built or filled, for the log.
     """
 
     any_size = False
     min_side = 16
+    may_be_new: tuple[str, ...] = ()
     neck_modules: tuple[str, ...]
 
     def __init__(self, name: str, embedding_size: int, input_size: tuple[int, int]) -> None:
@@ -56,9 +57,14 @@ class Backbone(nn.Module):
         self.input_size: tuple[int, int] = (input_size[0], input_size[1])
         self.notes: list[str] = []
 
+    def adapted(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return those tensors of another network's that this one can start from, by the names they have here."""
+        return tensors
+
     def body_names(self) -> set[str]:
         """Name the parameters of the body: what to freeze while a new neck learns."""
-        return {name for name, _ in self.named_parameters() if name.split(".")[0] not in self.neck_modules}
+        neck = tuple(f"{name}." for name in self.neck_modules)
+        return {name for name, _ in self.named_parameters() if not name.startswith(neck)}
 
 
 class EmbeddingNeck(nn.Module):

@@ -12,11 +12,11 @@ from fastface.config import RunConfig
 from fastface.data.image_sets import ShardImages
 from fastface.evaluators import evaluate_on, images_for
 from fastface.predictor import Embedder, find_checkpoint, open_onnx
-from fastface.run import open_data
 from fastface.ship.acceptance import MAX_DROP, Verdict, judge
 from fastface.ship.export import Exported, calibration_pairs, decisions_of, export
 from fastface.ship.onnx_graph import opset_of, seal
 from fastface.ship.quantisation import METHODS, SAMPLES, RangeImages, draw_images, to_fp16, to_int8
+from fastface.ship.ranges import training_index
 from fastface.ship.rows_export import ExportedRows
 from fastface.ship.thresholds import TARGETS
 
@@ -58,7 +58,7 @@ def export_all(
     int8_images: Path | None = None,
     int8_samples: int = SAMPLES,
     max_drop: float = MAX_DROP,
-    targets: Sequence[float] = TARGETS,
+    targets: Sequence[float] | None = None,
     strict: bool = False,
 ) -> Exports:
     """Write the network in fp32, then in each narrower precision, as model.fp16.onnx and so on, with its own card.
@@ -74,10 +74,7 @@ def export_all(
     Raises:
         ValueError: as `export`, and before anything is written where something is missing.
     """
-    if not 0 <= max_drop < 1:
-        raise ValueError(f"--max-drop {max_drop:g} is not a rate from 0 to 1, such as 0.01 for a point in a hundred")
-    if int8_samples < 1:
-        raise ValueError(f"--int8-samples {int8_samples}: at least one image must set the ranges")
+    targets = targets or TARGETS
     chosen: list[Precision] = [precision for precision in ("fp16", "int8") if precision in precisions]
     if not chosen:
         made = export(model, out=out, calibrate_on=calibrate_on, images=images, targets=targets, strict=strict)
@@ -149,15 +146,5 @@ def put(path: Path, folder: Path, card: Card) -> Path:
 
 def range_images(config: RunConfig, card: Card, chosen: Path | None, count: int) -> RangeImages:
     """Draw the images whose activations set int8's ranges, from the run's training shards where none are named."""
-    if chosen is not None:
-        return draw_images(images_for(card, chosen), card, count)
-    if config.data.shards is None and not config.data.sources:
-        raise ValueError(
-            "this model brings no training shards, whose images would set int8's ranges: give --int8-images "
-            "DIR_OR_SHARDS, faces cut as it takes them, of no test set"
-        )
-    try:
-        images = ShardImages(open_data(config))
-    except (ValueError, OSError) as error:
-        raise ValueError(f"the run's training shards cannot be opened, give --int8-images: {error}") from None
-    return draw_images(images, card, count)
+    images = ShardImages(training_index(config)) if chosen is None else images_for(card, chosen)
+    return draw_images(images, card.input_size, count)

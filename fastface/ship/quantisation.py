@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from fastface.card import Card
 from fastface.data.headers import Rejected
 from fastface.data.image_sets import ImageSet
 
@@ -32,19 +31,21 @@ METHODS = {
 class RangeImages(NamedTuple):
     """Images whose activations set the ranges of int8."""
 
-    images: np.ndarray  # uint8 RGB [N, H, W, 3]
+    images: np.ndarray  # uint8 RGB [N, H, W, 3], of clips [N, T, H, W, 3]
     about: str
 
 
-def draw_images(images: ImageSet, card: Card, count: int, *, seed: int = 0) -> RangeImages:
-    """Draw `count` images without repetition, or take all where there are fewer.
+def draw_images(images: ImageSet, size: tuple[int, int], count: int, *, frames: int = 0, seed: int = 0) -> RangeImages:
+    """Draw `count` images of (width, height) px without repetition, or take all where there are fewer.
+
+    frames: of each, where they are clips.
 
     Raises:
         ValueError: naming an image that cannot be read, or is not of the model's size.
     """
     ids = np.random.default_rng(seed).choice(len(images), min(count, len(images)), replace=False)
-    width, height = card.input_size
-    drawn = np.empty((len(ids), height, width, 3), np.uint8)
+    width, height = size
+    drawn = np.empty((len(ids), *((frames,) if frames else ()), height, width, 3), np.uint8)
     for place, i in enumerate(np.sort(ids).tolist()):
         try:
             image = images.load(i)
@@ -55,7 +56,7 @@ def draw_images(images: ImageSet, card: Card, count: int, *, seed: int = 0) -> R
             ) from None
         if image.shape != drawn.shape[1:]:
             raise ValueError(
-                f"{images.name(i)} of {images.where} is {image.shape[1]}x{image.shape[0]}, the model takes "
+                f"{images.name(i)} of {images.where} is {image.shape[-2]}x{image.shape[-3]}, the model takes "
                 f"{width}x{height}: give others with --int8-images, made with make_shards.py --size {width}x{height}"
             )
         drawn[place] = image
@@ -77,9 +78,9 @@ def to_int8(source: Path, out: Path, images: np.ndarray, prepare: Callable[[np.n
     """Quantise weights and activations to 8 bits, statically, as QDQ: any runtime of ONNX reads it.
 
     Weights: int8, symmetric, a scale per output channel. Activations: uint8, a range per tensor, which spans what
-    `images` (uint8 [N, H, W, 3], made into the network's input by `prepare`) give. Signed activations took twice the
-    time on x86; percentiles or entropy instead of the whole range kept embeddings nearer to fp32's, and decided no
-    better (MobileFaceNet, 1,200 pairs of LFW).
+    `images` (uint8 [N, H, W, 3] or [N, T, H, W, 3], made into the network's input by `prepare`) give. Signed
+    activations took twice the time on x86; percentiles or entropy instead of the whole range kept embeddings nearer to
+    fp32's, and decided no better (MobileFaceNet, 1,200 pairs of LFW).
 
     Raises:
         ValueError: where a weight or an activation is not finite, or nothing of the network can be computed in int8.

@@ -1,23 +1,25 @@
 """Task settings -> the task that learns: the one table of what fastface trains."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from fastface.config import DataConfig, ModelConfig
+from fastface.data.attacks import ClassTargets
 from fastface.fusion_settings import ContrastiveLoss, FusionTask
 from fastface.heads.margin_head import MarginHead
+from fastface.liveness_settings import AMSoftmaxLoss, FocalLoss, LivenessTask
 from fastface.losses.compared import Compared
 from fastface.losses.contrastive import contrastive_loss
+from fastface.losses.liveness import am_softmax, cross_entropy, focal
 from fastface.losses.margins import build_margin
 from fastface.losses.multi_similarity import multi_similarity_loss
 from fastface.losses.supcon import supcon_loss
 from fastface.losses.triplet import triplet_loss
-from fastface.models import Backbone, build_backbone
-from fastface.models.fusion import Fusion
-from fastface.models.matcher import Matcher
+from fastface.models import Backbone
 from fastface.plan_settings import PairsPlan, PlanSettings
 from fastface.task_settings import (
     ArcFaceTask,
@@ -33,23 +35,25 @@ from fastface.tasks.arcface import ArcFace
 from fastface.tasks.base import Task
 from fastface.tasks.distill import Distillation, Teacher
 from fastface.tasks.fusion import Start
+from fastface.tasks.liveness import ClassLoss, Liveness
 from fastface.tasks.match import Match
 from fastface.tasks.metric import Comparison, Metric
+from fastface.tasks.networks import (
+    backbone_of,
+    build_fusion,
+    build_liveness_network,
+    build_matcher,
+    build_temporal_network,
+    network_size,
+)
 from fastface.tasks.pair import Pair
+from fastface.tasks.temporal import Temporal
+from fastface.temporal_settings import TemporalTask
 from fastface.timing import Watch
 
-Loss = ArcFaceTask | TripletTask | SupConTask | MultiSimilarityTask | PairTask | ContrastiveLoss
+ImageTask = ArcFaceTask | TripletTask | SupConTask | MultiSimilarityTask | PairTask
+Loss = ImageTask | ContrastiveLoss
 Window = tuple[int, int, int, int] | None
-
-
-def network_size(data: DataConfig, model: ModelConfig) -> tuple[int, int]:
-    """Width and height in px of what the network sees."""
-    if model.window is None:
-        return data.size
-    x0, y0, x1, y1 = model.window
-    if not (0 <= x0 < x1 <= data.size[0] and 0 <= y0 < y1 <= data.size[1]):
-        raise ValueError(f"model.window {list(model.window)} does not lie inside data.size {list(data.size)}")
-    return x1 - x0, y1 - y0
 
 
 def build_task(
@@ -62,23 +66,16 @@ def build_task(
     teacher: Teacher | None = None,
     embedding_sizes: Sequence[int] = (),
     embedding_mean: Tensor | None = None,
+    classes: ClassTargets | None = None,
     fusion_start: Start | None = None,
 ) -> Task:
     """Build the network and what it learns by, for `num_classes` identities; task.distill says how from a teacher.
 
-    embedding_sizes, embedding_mean, fusion_start: of data.embeddings, for the tasks that learn from them.
+    embedding_sizes, embedding_mean, fusion_start: of data.embeddings, for the tasks that learn from them. classes: for
+    a task that tells live from spoof.
     """
-    if isinstance(task, FusionTask):
-        network: Any = build_fusion(task, embedding_sizes, fusion_start)
-        return _learned(task.loss, network, None, network.embedding_size, num_classes, seed)
-    if isinstance(task, MatchTask):
-        return Match(
-            build_matcher(task, embedding_sizes, embedding_mean),
-            genuine=genuine_share(data.plan),
-            keep_hardest=task.keep_hardest,
-        )
-    backbone = _backbone(model, data)
-    built = _learned(task, backbone, model.window, model.embedding_size, num_classes, seed)
+    given = Given(model, data, num_classes, seed, embedding_sizes, embedding_mean, classes, fusion_start)
+    built = BUILDERS[task.kind](task, given)
     if task.distill is not None:
         assert teacher is not None, "task.distill asks for a teacher"
         weight, size = task.distill.weight, model.embedding_size
@@ -87,32 +84,31 @@ def build_task(
     return built
 
 
-def _backbone(model: ModelConfig, data: DataConfig) -> Backbone:
-    backbone = build_backbone(
-        model.backbone,
-        embedding_size=model.embedding_size,
-        input_size=network_size(data, model),
-        dropout=model.dropout,
-        drop_path=model.drop_path,
-        pretrained=model.pretrained,
-        stem=model.stem,
-    )
-    if set(data.scales) - {data.size} and not backbone.any_size:
-        raise ValueError(
-            f"data.scales needs a network that takes any size, and {model.backbone} ends in a layer made for one: take "
-            "inception_resnet_v1, or low_resolution in data.augment for faces of mixed resolution"
-        )
-    return backbone
+class Given(NamedTuple):
+    """What a task is built of beside its own settings, see `build_task`."""
+
+    model: ModelConfig
+    data: DataConfig
+    num_classes: int
+    seed: int
+    embedding_sizes: Sequence[int]
+    embedding_mean: Tensor | None
+    classes: ClassTargets | None
+    fusion_start: Start | None
 
 
-def _learned(
-    task: Loss,
-    backbone: Backbone,
-    window: Window,
-    embedding_size: int,
-    num_classes: int,
-    seed: int,
-) -> Task:
+def _recognition(task: ImageTask, given: Given) -> Task:
+    model, seed = given.model, given.seed
+    backbone = backbone_of(model, given.data, network_size(given.data, model))
+    return _learned(task, backbone, model.window, model.embedding_size, given.num_classes, seed)
+
+
+def _fusion(task: FusionTask, given: Given) -> Task:
+    network: Any = build_fusion(task, given.embedding_sizes, given.fusion_start)
+    return _learned(task.loss, network, None, network.embedding_size, given.num_classes, given.seed)
+
+
+def _learned(task: Loss, backbone: Backbone, window: Window, embedding_size: int, num_classes: int, seed: int) -> Task:
     """Put a network under the loss that the settings ask for."""
     if isinstance(task, ArcFaceTask):
         return arcface(task, backbone, window, embedding_size, num_classes, seed)
@@ -121,40 +117,58 @@ def _learned(
     return Metric(backbone, comparison_of(task), window, seed=seed, collapsed_loss=collapsed_loss_of(task))
 
 
-def build_matcher(task: MatchTask, sizes: Sequence[int], mean: Tensor | None = None) -> Matcher:
-    """Build what compares embeddings of these sizes, as it is before training."""
-    return Matcher(
-        sizes,
-        features=task.features,
-        hidden=task.hidden,
-        dropout=task.dropout,
-        scale=task.scale,
-        bias=task.bias,
-        mean=mean,
-        pairs=task.pairs,
-    )
-
-
-def build_fusion(task: FusionTask, sizes: Sequence[int], start: Start | None = None) -> Fusion:
-    """Build what fuses embeddings of these sizes, as it is before training."""
-    return Fusion(
-        sizes,
-        network=task.network,
-        embedding_size=task.embedding_size,
-        hidden=task.hidden,
-        batch_norm=task.batch_norm,
-        dropout=task.dropout,
-        learn_scales=task.learn_scales,
-        quality=task.quality,
-        set_size=task.set_size,
-        pooling=task.pooling,
-        start=None if start is None else start.map,
-        log_norms=None if start is None else start.log_norms,
-    )
+def _match(task: MatchTask, given: Given) -> Match:
+    matcher = build_matcher(task, given.embedding_sizes, given.embedding_mean)
+    return Match(matcher, genuine=genuine_share(given.data.plan), keep_hardest=task.keep_hardest)
 
 
 def genuine_share(plan: PlanSettings) -> float:
     return plan.genuine if isinstance(plan, PairsPlan) else 0.5
+
+
+def _liveness(task: LivenessTask, given: Given) -> Liveness:
+    classes, data, model = given.classes, given.data, given.model
+    assert classes is not None, "task liveness learns the classes of a shard set"
+    return Liveness(
+        build_liveness_network(task, model, data, len(classes.names)),
+        model.window,
+        classes=classes,
+        class_loss=class_loss_of(task),
+        keep_hardest=task.keep_hardest,
+        keep_hardest_after_epochs=task.keep_hardest_after_epochs,
+        fourier_weight=task.fourier_weight,
+        mean=data.mean,
+        std=data.std,
+        patch_px=task.patch_px,
+        seed=given.seed,
+    )
+
+
+def _temporal(task: TemporalTask, given: Given) -> Temporal:
+    classes = given.classes
+    assert classes is not None, "task temporal learns the classes of a shard set"
+    network = build_temporal_network(task, given.model, given.data, len(classes.names))
+    return Temporal(network, given.model.window, classes=classes, class_loss=class_loss_of(task))
+
+
+def class_loss_of(task: LivenessTask | TemporalTask) -> ClassLoss:
+    """Return the loss of each sample that the settings ask for."""
+    loss = task.loss
+    if isinstance(loss, FocalLoss):
+        return partial(focal, gamma=loss.gamma)
+    if isinstance(loss, AMSoftmaxLoss):
+        return partial(am_softmax, s=loss.s, m=loss.m)
+    return partial(cross_entropy, smoothing=loss.smoothing)
+
+
+BUILDERS: dict[str, Callable[[Any, Given], Task]] = {
+    "recognition": _recognition,
+    "match": _match,
+    "fusion": _fusion,
+    "liveness": _liveness,
+    "temporal": _temporal,
+}
+"""By `kind` of the task's section."""
 
 
 def pair(task: PairTask, backbone: Backbone, window: Window) -> Pair:

@@ -53,6 +53,8 @@ class Task(nn.Module):
     """What learns and ships: [B, 3, H, W] -> [B, embedding_size]."""
     across_batch = False
     """True where the loss compares images with each other: then it sees the embeddings of the whole step at once."""
+    calls_classes = "identities"
+    """What the classes of the data are, for the log."""
     watch: Watch = staticmethod(silent)  # type: ignore[assignment]
     """Times parts of the loss, such as the choice of triplets; the loop gives its stopwatch."""
     collapsed_loss: float | None = None

@@ -345,7 +345,7 @@ def test_the_command_line_says_how_faces_are_cut(tmp_path: Path, capsys: pytest.
     assert Options(**fields).spec == ImageSpec((160, 160))
     assert parse(start)["align"] is None
     for arguments, message in (
-        (detector, "--detector finds faces for --align: add --align crop, pad or five-point"),
+        (detector, "--detector finds faces: add --align crop, pad or five-point, or --crop box"),
         (["--detector", "yunet:nowhere.onnx"], "nowhere.onnx is not a file; write yunet:FILE"),
         (["--align", "crop", "--crop", "0.5"], "--align and --crop exclude each other"),
     ):

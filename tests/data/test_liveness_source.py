@@ -134,3 +134,20 @@ def test_the_command_keeps_every_pixel(tmp_path: Path, capsys: pytest.CaptureFix
         main(["liveness", str(tmp_path / "in"), "--out", str(tmp_path / "q"), "--quality", "80", "--workers", "1"]) == 0
     )
     capsys.readouterr()
+
+
+def test_with_a_rate_every_folder_of_images_is_a_clip_with_times(tmp_path: Path) -> None:
+    names = [
+        "A/live/id-3/clip-0/0000.png", "A/live/id-3/clip-0/0001.png", "A/live/id-3/clip-1/0000.png",
+        "A/spoof/planar/id-3/clip-2/0000.png", "A/spoof/planar/id-3/clip-2/0001.png",
+        "A/spoof/planar/id-3/clip-2/0002.png", "A/spoof/still/id-4/clip-0/0000.png",
+    ]  # fmt: skip
+    fill(tmp_path, names)
+    source = open_source("liveness", tmp_path, fps=12.0)[""]
+    assert names_of(source) == names
+    assert source.columns["clip"].tolist() == [0, 0, 1, 2, 2, 2, 3]
+    assert source.columns["time_ms"].tolist() == [0, 83, 0, 0, 83, 167, 0]
+    assert source.columns["time_ms"].dtype == np.int64
+    assert told(source, "attack") == dict(zip(names, ["none"] * 3 + ["planar"] * 3 + ["still"], strict=True))
+    assert set(told(source, "subject").values()) == {"A/3", "A/4"}
+    assert "clip" not in open_source("liveness", tmp_path)[""].columns

@@ -139,9 +139,11 @@ def test_clips_are_shuffled_and_their_frames_are_not(tmp_path: Path, videos: Pat
     assert check(index.path, decode=True, workers=1, show=str) == []
 
 
-def test_a_split_by_image_keeps_clips_whole(tmp_path: Path, videos: Path) -> None:
+def test_a_split_by_clip_keeps_clips_whole_and_one_by_image_is_refused(tmp_path: Path, videos: Path) -> None:
     split = {"train": 0.5, "val": 0.5}
-    convert(Options("video", videos, tmp_path / "set", workers=1, fps=5, split=split, split_by="image"))
+    with pytest.raises(ValueError, match=r"frames of one clip are nearly the same image.*--split-by clip"):
+        convert(Options("video", videos, tmp_path / "set", workers=1, fps=5, split=split, split_by="image"))
+    convert(Options("video", videos, tmp_path / "set", workers=1, fps=5, split=split, split_by="clip"))
     sets = [Index.open(tmp_path / "set" / name) for name in split]
     clips = [{index.name(i).split("@")[0] for i in range(len(index))} for index in sets]
     assert [len(some) for some in clips] == [3, 3]

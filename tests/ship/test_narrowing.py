@@ -21,6 +21,7 @@ from fastface.export import main
 from fastface.metrics.verification import calibrate
 from fastface.predictor import find_checkpoint, load_embedder
 from fastface.ship import narrowing
+from fastface.ship.every_kind import export_model
 from fastface.ship.export import Exported, calibration_pairs
 from fastface.ship.narrowing import Exports, export_all
 from fastface.ship.onnx_graph import OPSET, opset_of, spell_out_prelu
@@ -185,9 +186,9 @@ def test_what_is_missing_is_named_before_anything_is_written(run: Path, shards: 
     with pytest.raises(ValueError, match="does not exist"):
         export_all(run, ["int8"], out=out, int8_images=tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"--max-drop 1\.5 is not a rate"):
-        export_all(run, ["int8"], out=out, max_drop=1.5)
+        export_model(run, ["int8"], out=out, max_drop=1.5)
     with pytest.raises(ValueError, match="at least one image"):
-        export_all(run, ["int8"], out=out, int8_samples=0)
+        export_model(run, ["int8"], out=out, int8_samples=0)
     away = shards.rename(shards.with_name("away"))
     try:
         with pytest.raises(ValueError, match="set"):
@@ -207,20 +208,20 @@ def test_a_damaged_training_shard_is_named(shards: Path, tmp_path: Path) -> None
     images = open_images(copy)
     card = Card(input_size=(32, 32), mean=127.5, std=127.5, embedding_size=16)
     with pytest.raises(ValueError, match=r"shard-000000\.tar"):
-        draw_images(images, card, 100)
+        draw_images(images, card.input_size, 100)
     with pytest.raises(ValueError, match=r"is 32x32, the model takes 40x40: give others with --int8-images"):
-        draw_images(open_images(shards), card.model_copy(update={"input_size": (40, 40)}), 5)
+        draw_images(open_images(shards), (40, 40), 5)
 
 
 def test_the_draw_is_seeded_and_without_repetition(shards: Path) -> None:
     images = open_images(shards)
     card = Card(input_size=(32, 32), mean=127.5, std=127.5, embedding_size=16)
-    drawn = draw_images(images, card, 20)
+    drawn = draw_images(images, card.input_size, 20)
     everything = [images.load(i).tobytes() for i in range(len(images))]
     ids = [everything.index(picture.tobytes()) for picture in drawn.images]
     assert len(set(ids)) == 20
-    assert draw_images(images, card, 20).images.tobytes() == drawn.images.tobytes()
-    assert draw_images(images, card, 20, seed=1).images.tobytes() != drawn.images.tobytes()
+    assert draw_images(images, card.input_size, 20).images.tobytes() == drawn.images.tobytes()
+    assert draw_images(images, card.input_size, 20, seed=1).images.tobytes() != drawn.images.tobytes()
 
 
 def test_prelu_spelled_out_gives_the_same_bits(tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ ONE_EACH = {"plan": {"name": "per-identity", "images": 1}}
         ({"task": {"features": "cosine", "hidden": [4]}}, "leaves nothing to combine"),
         ({"eval": {"sets": {"val": {"images": "x"}}}}, "is evaluated on embeddings"),
         ({"eval": {"sets": {"val": {"images": "x", "embeddings": "y"}}}}, "images (with pairs) or bin or embeddings"),
-        ({"eval": {"flip": "sum"}}, "evaluated as they are"),
+        ({"eval": {"flip": "sum"}}, "is evaluated as it is"),
         ({"model": {"weights": "x"}}, "has no network of images"),
     ],
 )
@@ -263,7 +263,7 @@ def test_what_cannot_be_is_refused(rows: Path, tmp_path: Path, change: dict[str,
 
 def test_images_are_not_evaluated_as_embeddings(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("eval: {sets: {val: {embeddings: x}}}")
-    with pytest.raises(ValueError, match="embeddings are for task match"):
+    with pytest.raises(ValueError, match="task arcface is evaluated on images"):
         load_config(tmp_path / "c.yaml")
 
 

@@ -42,13 +42,24 @@ PLANS = {
         ),
         lambda s: s.images,
     ),
-    "weighted": Kind(lambda s, index, batch, seed: Weighted(index, s.column, batch, seed, weights=s.weights)),
+    "weighted": Kind(
+        lambda s, index, batch, seed: Weighted(index, s.columns or s.column, batch, seed, weights=s.weights)
+    ),
     "pairs": Kind(
         lambda s, index, batch, seed: Pairs(index, s.genuine, batch, seed, pairs_per_epoch=s.pairs_per_epoch),
         lambda s: 2,
     ),
     "clips": Kind(
-        lambda s, index, batch, seed: Clips(index, s.frames, batch, seed, too_few=s.too_few),
+        lambda s, index, batch, seed: Clips(
+            index,
+            s.frames,
+            batch,
+            seed,
+            too_few=s.too_few,
+            duration_s=s.duration_s,
+            spacing=s.spacing,
+            balance=s.balance,
+        ),
         lambda s: s.frames,
     ),
     "windowed": Kind(

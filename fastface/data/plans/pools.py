@@ -51,12 +51,35 @@ def by_label(index: Index) -> Pools:
     return Pools(index.by_label, index.label_start)
 
 
+def by_columns(index: Index, columns: Sequence[str]) -> tuple[Pools, list[np.ndarray]]:
+    """Return the records of every combination of values that there is, and of each its value in every column, [G]."""
+    code, tables = np.zeros(index.num_samples, np.int64), []
+    starts = range(0, index.num_samples, CHUNK)
+    for column in columns:
+        values = index.columns[column]
+        found, coded = _coded(values, starts)
+        code *= len(found)
+        for n in starts:
+            code[n : n + CHUNK] += coded(values[n : n + CHUNK])
+        tables.append(found)
+    pools, group = by_value(code)
+    numbers: list[np.ndarray] = []
+    for found in reversed(tables):
+        group, place = np.divmod(group, len(found))
+        numbers.insert(0, found[place])
+    return pools, numbers
+
+
 def by_column(index: Index, column: str) -> tuple[Pools, np.ndarray]:
-    """Return the records of each value of a column of numbers, and the values in ascending order.
+    """Return the records of each value of a column of numbers, and the values in ascending order."""
+    return by_value(index.columns[column])
+
+
+def by_value(values: np.ndarray) -> tuple[Pools, np.ndarray]:
+    """Return the records of each value of numbers [N], and the values in ascending order.
 
     A counting sort in chunks: 4 bytes a record to keep, and little more while it runs.
     """
-    values = index.columns[column]
     starts = range(0, len(values), CHUNK)
     found, code = _coded(values, starts)
     counts = sum(np.bincount(code(values[n : n + CHUNK]), minlength=len(found)) for n in starts)

@@ -80,9 +80,10 @@ class Windowed(Drawn):
         return order
 
     def _order(self, epoch: int) -> _Order:
-        num_shards = len(self._start) - 1
+        num_shards, sizes = len(self._start) - 1, np.diff(self._start)
         shards = permute(np.arange(num_shards), num_shards, hash_numbers(self.seed, epoch))
-        ends = np.cumsum(np.diff(self._start)[shards])
+        shards = shards[sizes[shards] > 0]  # of a selection, those that it takes something of
+        ends = np.cumsum(sizes[shards])
         return _Order(epoch, shards, ends, np.append(ends[self.shards - 1 : -1 : self.shards], ends[-1]))
 
     def describe(self) -> dict[str, Any]:

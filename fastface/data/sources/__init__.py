@@ -14,6 +14,7 @@ from fastface.data.headers import Rejected
 from fastface.data.names import Names as Names  # where the layouts find it
 from fastface.spelling import nearest
 
+SPLIT_BY = ("identity", "subject", "source", "clip", "image")
 MAX_FILE_BYTES = 1 << 29  # 512 MB; 50 million pixels of 16-bit RGBA take 400 MB uncompressed
 
 
@@ -213,20 +214,20 @@ def enough_images(source: Source, least: int) -> Source:
 def split_by_identity(
     source: Source, fractions: dict[str, float], seed: int, by: str = "identity"
 ) -> dict[str, Source]:
-    """Divide the identities or the images of a source into named parts.
+    """Divide the identities, subjects, sources, clips or images of a source into named parts.
 
-    Identities are the subjects where a column tells them, else the classes; the frames of a clip stay together.
+    Identities are the subjects where a column tells them, else the classes; frames are never parted from their clip.
     The order is that of blake2b("seed:name"), so it depends on the names alone, not on a library's generator.
     Parts that share classes still number them each for itself: match them by class name.
     """
-    if by not in ("identity", "image"):
-        raise ValueError(f"by {by!r}{nearest(by, ('identity', 'image'))}; choose identity or image")
+    if by not in SPLIT_BY:
+        raise ValueError(f"by {by!r}{nearest(by, SPLIT_BY)}; choose {', '.join(SPLIT_BY)}")
     total = sum(fractions.values())
     if not fractions or min(fractions.values()) <= 0 or abs(total - 1) > 1e-6:
         raise ValueError(f"split fractions {fractions} must be positive and sum to 1, not {total:g}")
     if source.pairs is not None:
         raise ValueError("a pair file cannot be split: its pairs would lose their partners")
-    noun = "identities" if by == "identity" else "images"
+    noun = "identities" if by == "identity" else f"{by}s"
     names, unit = _units(source, by)
     if len(names) < len(fractions):
         raise ValueError(f"{len(names)} {noun} cannot fill {len(fractions)} parts; add data or drop parts")
@@ -244,21 +245,33 @@ def split_by_identity(
 
 def _units(source: Source, by: str) -> tuple[list[str], np.ndarray]:
     """Name what a split keeps whole, and say which of these each record belongs to (int64 [N])."""
-    if by == "image" and "clip" not in source.columns:
-        return [source.name(i) for i in range(len(source))], np.arange(len(source))
+    if by == "image" and "clip" in source.columns:
+        raise ValueError(
+            "frames of one clip are nearly the same image, and a split by image would put them into several parts: "
+            "split by clip (--split-by clip), subject or source"
+        )
     if by == "image":
+        return [source.name(i) for i in range(len(source))], np.arange(len(source))
+    if by in ("clip", "source", "subject") and by not in source.columns:
+        raise ValueError(
+            f"nothing tells the {by} of an image here, so a split by {by} cannot be made; there are "
+            f"{', '.join(name for name in SPLIT_BY[1:] if name in (*source.columns, 'image'))} (--split-by)"
+        )
+    if by == "clip":
         _, first, unit = np.unique(source.columns["clip"], return_index=True, return_inverse=True)
         return [source.name(int(i)) for i in first], unit.reshape(-1)
-    if "subject" not in source.columns:
+    if by == "identity" and "subject" not in source.columns:
         return source.classes, source.labels
-    used, unit = np.unique(source.columns["subject"], return_inverse=True)
+    column = "subject" if by == "identity" else by
+    used, unit = np.unique(source.columns[column], return_inverse=True)
     if used[0] < 0:
-        unknown = int(np.argmin(source.columns["subject"]))
+        unknown = int(np.argmin(source.columns[column]))
         raise ValueError(
             f"the paths do not tell whose face every image shows, such as {printable(source.name(unknown))}: a split "
-            "by identity cannot be made; split by image (--split-by image), knowing that people will be in both parts"
+            f"by {by} cannot be made; split by source or clip where there are several (--split-by source), or by image "
+            "(--split-by image), knowing that people will be in both parts"
         )
-    return [source.values["subject"][k] for k in used], unit.reshape(-1)
+    return [source.values[column][k] for k in used], unit.reshape(-1)
 
 
 def _digest(seed: int, name: str) -> bytes:

@@ -40,7 +40,12 @@ KINDS: dict[str, Kind] = {
     "widerface": Kind(
         _alone(open_widerface), "WIDER FACE: EVENT/IMAGE.jpg and wider_face_*_bbx_gt.txt", ("annotations",)
     ),
-    "liveness": Kind(open_liveness, "[SOURCE/]train|val|test/live|spoof/..., a directory or a .tar", lossless=True),
+    "liveness": Kind(
+        open_liveness,
+        "[SOURCE/]train|val|test/live|spoof/..., or one of the datasets of --layout",
+        ("layout", "fps", "protocol"),
+        lossless=True,
+    ),
     "video": Kind(open_video, "CLASS/CLIP.mp4, .avi, .mov ... or CLASS/CLIP/FRAME.jpg", ("fps",)),
     "table": Kind(open_table, "Parquet files of image bytes and labels, as on the Hugging Face hub"),
     "celeba": Kind(open_celeba, "a folder with img_align_celeba or img_celeba and CelebA's lists"),

@@ -70,21 +70,25 @@ def _frames(path: Path, found: Scan, depth: int, skipped: list[tuple[str, str]],
 
 
 def _videos(path: Path, found: Scan, depth: int, skipped: list[tuple[str, str]], fps: float | None) -> Source:
-    clips: list[str] = []
-    lines: list[Timeline] = []
-    for name in found.names:
+    lines = timelines(path, found.names, skipped)
+    if not lines:
+        raise ValueError(f"{path}: none of {len(found.names):,} videos can be read: {left_out(skipped)}")
+    persons = [name.split("/")[depth] for name in lines]
+    return VideoSource(path, list(lines), [line.sample(fps) for line in lines.values()], persons, skipped)
+
+
+def timelines(path: Path, names: list[str], skipped: list[tuple[str, str]]) -> dict[str, Timeline]:
+    """List all frames of the videos that can be read; the others, and those that end early, go to `skipped`."""
+    lines: dict[str, Timeline] = {}
+    for name in names:
         try:
-            line = read_timeline(path / name)
+            lines[name] = read_timeline(path / name)
         except Rejected as error:
             skipped.append((name, error.reason))
             continue
-        if line.ends_early:
+        if lines[name].ends_early:
             skipped.append((name, "video-ends-early"))
-        clips.append(name)
-        lines.append(line.sample(fps))
-    if not clips:
-        raise ValueError(f"{path}: none of {len(found.names):,} videos can be read: {left_out(skipped)}")
-    return VideoSource(path, clips, lines, [name.split("/")[depth] for name in clips], skipped)
+    return lines
 
 
 class VideoSource(Source):

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 # One stream per use, so that drawing more of one thing never shifts another.
-ANATOMY, SHOT, BACKGROUND, OCCLUDER, SENSOR = range(5)
+ANATOMY, SHOT, BACKGROUND, OCCLUDER, SENSOR, DEVICE, PRESENTATION, PHONE, RECAPTURE, MOTION, SHAKE = range(11)
 
 
 def generator(seed: int, identity: int, image: int, stream: int) -> np.random.Generator:

@@ -15,7 +15,11 @@ from fastface.data.synthetic.shot import Shot
 
 def background(shot: Shot, num_pixels: int) -> np.ndarray:
     """Draw the place behind the head, out of focus: float32 planes [3, n, n] in [0, 1]."""
-    rng = generator(shot.seed, shot.identity, shot.image, BACKGROUND)
+    return backdrop(generator(shot.seed, shot.identity, shot.image, BACKGROUND), num_pixels)
+
+
+def backdrop(rng: np.random.Generator, num_pixels: int) -> np.ndarray:
+    """Draw any place out of focus: float32 planes [3, n, n] in [0, 1]."""
     half = (num_pixels + 1) // 2  # drawn at half resolution, nobody sees it behind the blur
     level, colourful = uniform(rng, 0.05, 0.95), uniform(rng, 0.0, 0.75) ** 2
     base = level * (1 - colourful * rng.random(3))

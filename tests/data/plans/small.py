@@ -77,8 +77,12 @@ EVERY_PLAN: dict[str, Build] = {
     ),
     "weighted-label": lambda index, _, batch, seed: Weighted(index, "label", batch, seed),
     "weighted-attack": lambda index, _, batch, seed: Weighted(index, "attack", batch, seed, weights={"2": 3.0}),
+    "weighted-nested": lambda index, _, batch, seed: Weighted(index, ("attack", "label"), batch, seed),
     "pairs": lambda index, _, batch, seed: Pairs(index, 0.3, batch, seed),
     "clips": lambda index, _, batch, seed: Clips(index, 2, batch, seed),
+    "clips-balanced": lambda index, _, batch, seed: Clips(
+        index, 2, batch, seed, duration_s=0.1, spacing="random", balance="attack", too_few="repeat"
+    ),
     "clips-evaluation": lambda index, _, batch, seed: Clips(index, 2, batch, seed, evaluation=True),
     "windowed": lambda index, _, batch, seed: Windowed(index, 2, batch, seed),
     "mined": lambda index, folder, batch, seed: Mined(index, folder / "neighbours-0.npz", 2, 1, batch, seed),

@@ -138,6 +138,10 @@ def test_equal_descriptions_are_equal_plans_and_others_differ(folder: Path) -> N
             Pairs(INDEX, 0.5, BATCH, 0),
             Pairs(INDEX, 0.3, BATCH, 0, pairs_per_epoch=1000),
             Clips(INDEX, 4, BATCH, 0),
+            Clips(INDEX, 2, BATCH, 0, spacing="random"),
+            Clips(INDEX, 2, BATCH, 0, duration_s=0.05),
+            Clips(INDEX, 2, BATCH, 0, balance="label"),
+            Clips(INDEX, 2, BATCH, 0, evaluation=True, windows=2),
             Clips(INDEX, 2, BATCH, 0, too_few="repeat"),
             Windowed(INDEX, 3, BATCH, 0),
             Mined(INDEX, mined, 4, 1, BATCH, 0),
@@ -177,6 +181,7 @@ LARGE: dict[str, Callable[[Index, Path], Any]] = {
     "weighted-attack": lambda index, _: Weighted(index, "attack", 480, 0),
     "pairs": lambda index, _: Pairs(index, 0.5, 480, 0),
     "clips": lambda index, _: Clips(index, 8, 480, 0),
+    "clips-balanced": lambda index, _: Clips(index, 8, 480, 0, duration_s=0.8, spacing="random", balance="attack"),
     "windowed": lambda index, _: Windowed(index, 16, 480, 0),
     "mined": lambda index, folder: Mined(index, folder / "neighbours.npz", 4, 3, 480, 0),
     "mixture": lambda index, _: Mixture(

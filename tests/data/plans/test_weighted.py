@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fastface.data.index import Index
 from fastface.data.plan import STREAMS, hash_numbers
-from fastface.data.plans import Weighted
+from fastface.data.plans import Weighted, build_plan
 from fastface.data.plans.pools import by_column
+from fastface.plan_settings import WeightedPlan
 from tests.data.fake_index import fake_index
 from tests.data.plain import feistel
 from tests.data.plans.small import small_index
@@ -148,3 +152,87 @@ def test_steps_are_what_plain_loops_give(column: str, batch: int) -> None:
 def value_id(column: str, value: int) -> int:
     """Return the number that a value has: classes have their label, though nobody may have it."""
     return int(np.unique(INDEX.label)[value]) if column == "label" else value
+
+
+def liveness_like(seed: int) -> Index:
+    """Draw live images and, by far fewer, spoofs of three attacks; live has attack 0, spoofs 2, 3 and 7."""
+    rng = np.random.default_rng(seed)
+    label = (rng.random(200) < 0.3).astype(np.int64)
+    attack = np.where(label, rng.choice([2, 3, 7], 200, p=[0.7, 0.2, 0.1]), 0)
+    index = fake_index(label, classes=["live", "spoof"], attack=attack.astype(np.int32))
+    index.meta["values"] = {"attack": ["none", "cut", "mask", "print"]}
+    return index
+
+
+def nested_shares(rows: list[tuple[int, ...]], weight: Callable[[int, int], float]) -> dict[tuple[int, ...], Fraction]:
+    """Share out level by level: `weight(level, value)` among the values that follow one prefix."""
+    shares = {(): Fraction(1)}
+    for level in range(len(rows[0])):
+        below: dict[tuple[int, ...], Fraction] = {}
+        for prefix, share in shares.items():
+            values = sorted({row[level] for row in rows if row[:level] == prefix})
+            total = sum(Fraction(weight(level, value)) for value in values)
+            for value in values:
+                below[(*prefix, value)] = share * Fraction(weight(level, value)) / total
+        shares = below
+    return shares
+
+
+@pytest.mark.parametrize(
+    ("columns", "weights"),
+    [
+        (("label", "attack"), {}),
+        (("attack", "label"), {}),
+        (("label", "attack"), {"print": 2.0, "live": 3.0}),
+        (("label", "attack"), {"mask": 0.0}),
+    ],
+)
+@pytest.mark.parametrize("batch", [8, 12, 32])
+def test_each_column_is_shared_out_within_those_before(
+    columns: tuple[str, ...], weights: dict[str, float], batch: int
+) -> None:
+    index = liveness_like(batch)
+    names = {"live": ("label", 0), "print": ("attack", 3), "mask": ("attack", 2)}
+    given = {names[name]: value for name, value in weights.items()}
+    gone = {key for key, value in given.items() if not value}
+    values = {column: np.asarray(index.columns[column]) for column in columns}
+    every = [tuple(int(values[column][i]) for column in columns) for i in range(len(index))]
+    used = [row for row in every if not gone & set(zip(columns, row, strict=True))]
+    shares = nested_shares(used, lambda level, value: given.get((columns[level], value), 1.0))
+    plan = Weighted(index, columns, batch, seed=1, weights=weights)
+    assert plan.size == len(used)
+    counts: Counter[tuple[int, ...]] = Counter()
+    for step in range(2 * plan.steps_per_epoch):
+        own = Counter(every[record] for record in plan[step].records.tolist())
+        for row, share in shares.items():
+            assert math.floor(batch * share) <= own[row] <= math.ceil(batch * share)
+        counts += own
+    assert set(counts) == set(shares)
+    uses = Counter(record for step in range(plan.steps_per_epoch) for record in plan[step].records.tolist())
+    for row in shares:
+        times = [uses[i] for i in range(len(index)) if every[i] == row]
+        assert max(times) - min(times) <= 1
+
+
+def test_half_is_live_and_every_attack_has_its_part() -> None:
+    index = liveness_like(0)
+    plan = build_plan(WeightedPlan(columns=("label", "attack")), index, 30, seed=0)
+    for step in range(plan.steps_per_epoch):
+        attacks = index.columns["attack"][plan[step].records]
+        assert [int((attacks == value).sum()) for value in (0, 2, 3, 7)] == [15, 5, 5, 5]
+    assert plan.describe()["column"] == ["label", "attack"]
+
+
+def test_several_columns_have_their_errors() -> None:
+    index = liveness_like(0)
+    with pytest.raises(ValueError, match="no such column to balance, perhaps you meant 'attack'"):
+        Weighted(index, ("label", "atack"), 8, 0)
+    with pytest.raises(ValueError, match=r"'prnt', which is no value of label or attack in .*meant 'print'"):
+        Weighted(index, ("label", "attack"), 8, 0, weights={"prnt": 2.0})
+    index.meta["values"]["attack"][3] = "spoof"
+    with pytest.raises(ValueError, match="'spoof', which is a value of label and of attack"):
+        Weighted(index, ("label", "attack"), 8, 0, weights={"spoof": 2.0})
+    with pytest.raises(ValueError, match="either column or columns"):
+        WeightedPlan(column="attack", columns=("label",))
+    with pytest.raises(ValueError, match="name one twice"):
+        WeightedPlan(columns=("label", "label"))
