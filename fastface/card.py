@@ -89,7 +89,7 @@ OTHER_KINDS = {
     "match": "compares embeddings, and takes no images: evaluate.py --protocol match does",
     "fusion": "fuses embeddings, and takes no images: evaluate.py --protocol fusion does",
     "liveness": "tells live faces from attacks, and embeds nothing: evaluate.py --protocol liveness takes it",
-    "temporal": "tells live clips from attacks, and embeds nothing: evaluate.py --protocol clips takes it",
+    "temporal": "tells live clips from attacks, and embeds nothing: evaluate.py --protocol liveness takes it",
 }
 """What is said of a model of another kind where one that embeds images is wanted."""
 

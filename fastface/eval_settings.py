@@ -23,14 +23,14 @@ class EvalSet(Section):
     crop: float | Literal["as-trained", "none"] = "as-trained"
     """How a folder's or archive's images are cut before resizing: a central fraction, as the training shards were,
     or not at all. Shards and .bin files are taken as they are."""
-    windows: int = Field(default=1, ge=1)
-    """For task temporal: score so many windows of each clip, spread evenly, and take their mean."""
     only: ColumnValues = Field(default_factory=dict)
     """Of a shard set, column -> value or values: only the images that have one of them, as in data.only."""
     without: ColumnValues = Field(default_factory=dict)
     """Of a shard set: all images but those, as in data.without."""
     held_out: float = Field(default=0.0, ge=0, lt=1)
     """Of the shards that are trained on with this data.held_out: only the share that training leaves out."""
+    windows: int = Field(default=1, ge=1)
+    """For task temporal: score so many windows of each clip, spread evenly, and take their mean."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "EvalSet":
@@ -58,6 +58,9 @@ class EvalConfig(Section):
     batch_size: int = Field(default=128, gt=0)
     seed: int = 0
     """Of the sampled pairs."""
+    leakage: Literal["refuse", "tell"] = "refuse"
+    """Tasks liveness and temporal: persons, clips or images that are trained on and in an evaluation set as well, which
+    makes figures too good, are refused, or only told."""
 
     @field_validator("sets", mode="before")
     @classmethod

@@ -22,7 +22,7 @@ class Scorer(Protocol):
     card: Any
     origin: str
 
-    def scores(self, images: np.ndarray) -> np.ndarray:
+    def scores(self, pictures: np.ndarray, /) -> np.ndarray:
         """Return the probability of live, float32 [B], of uint8 RGB images [B, H, W, 3] of the card's size."""
         ...
 

@@ -77,7 +77,7 @@ def build_temporal_network(task: TemporalTask, model: ModelConfig, data: DataCon
         raise ValueError(f"task temporal learns from clips, data.plan is {data.plan.name}: set data.plan.name: clips")
     if data.plan.frames < 2:
         raise ValueError(
-            f"task temporal looks at several frames: raise data.plan.frames {data.plan.frames}, 8 is usual"
+            f"task temporal looks at several frames: set data.plan.frames to 2 or more, not {data.plan.frames}"
         )
     if task.freeze_backbone and model.weights is None:
         raise ValueError(
