@@ -34,13 +34,26 @@ def advise(
 ) -> list[str]:
     """Return the texts of all rows that fire for this run, in the order of the table.
 
-    All are about networks that embed images: others get none.
+    Most are about networks that embed images: others get those of ANY_NETWORK, and runs on embeddings none.
     """
-    if config.task.kind != "recognition":
+    if config.task.from_embeddings:
         return []
+    rows = ADVICE if config.task.kind == "recognition" else [row for row in ADVICE if row.name in ANY_NETWORK]
     facts = Facts(config, num_classes, num_images, micro_batch, bf16, weights_normalisation)
-    return [row.text.format(f=facts) for row in ADVICE if row.fires(facts)]
+    return [row.text.format(f=facts) for row in rows if row.fires(facts)]
 
+
+ANY_NETWORK = {
+    "warmup_too_long",
+    "frozen_throughout",
+    "left_out",
+    "coupled_decay",
+    "normalisation",
+    "imagenet_normalisation",
+    "small_batch_statistics",
+    "fp16",
+}
+"""Advice that holds for every network of images, whatever it learns."""
 
 ADVICE = (
     # How fast to learn.

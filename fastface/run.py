@@ -33,10 +33,12 @@ from fastface.fusion_settings import FusionTask
 from fastface.hardware import decode_threads_of, decoder_of, memory_mb, memory_told, start_processes
 from fastface.kinds import KINDS
 from fastface.leakage import check_leakage
+from fastface.liveness_advice import advise_liveness
 from fastface.optim import LateStart, Schedule, build_schedule
 from fastface.restored import restored_average, restored_neighbours, restored_optimizer, restored_task
 from fastface.run_folder import check_plan, check_resumable, differences, find_resumable, hold, new_folder, settle
 from fastface.tasks.base import Task
+from fastface.tasks.liveness import Liveness
 
 
 @dataclass
@@ -167,6 +169,8 @@ def build_run(command: Command) -> Run:
             bf16=bf16,
             weights_normalisation=normalisation,
         )
+        if isinstance(task, Liveness):
+            found += advise_liveness(config, task.classes)
         notes += [f"advice: {line}" for line in found]
     # Only now, with everything checked and built, does anything appear on disk.
     folder = resumed or new_folder(command, task)

@@ -11,15 +11,15 @@ from fastface.conversion.options import Options
 PX = 32
 
 
-def write_attacks(folder: Path, people: int = 4, images: int = 3) -> Path:
+def write_attacks(folder: Path, people: int = 4, images: int = 3, px: int = PX) -> Path:
     """Write train/ and val/ of other people: each picture as it is, as a screen shows it, and as it is printed."""
     for person in range(people + people // 2):
         split = "train" if person < people else "val"
         for number in range(images):
             rng = np.random.default_rng([person, number])
             small = Image.fromarray(rng.integers(60, 196, (4, 4, 3)).astype(np.uint8))
-            face = np.asarray(small.resize((PX, PX), Image.Resampling.BICUBIC)).astype(float)
-            down, across = np.mgrid[:PX, :PX]
+            face = np.asarray(small.resize((px, px), Image.Resampling.BICUBIC)).astype(float)
+            down, across = np.mgrid[:px, :px]
             pictures = {
                 "live": face,
                 "spoof/replay": face + 25 * np.sin(2.2 * across)[..., None],

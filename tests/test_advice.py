@@ -60,7 +60,7 @@ def text_of(name: str, given: Facts) -> str:
 PK = {"plan": {"name": "per-identity", "images": 4}}
 ADAMW = {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05, "warmup_epochs": 2.0, "decay_norms": False}
 VIT = {"backbone": "vit_small_patch16_224"}
-TRIPLET = SimpleNamespace(kind="recognition", name="triplet", margin=0.2)
+TRIPLET = SimpleNamespace(kind="recognition", from_embeddings=False, name="triplet", margin=0.2)
 STEP = {"schedule": "step", "step_epochs": 15.0}
 MILESTONES = {"schedule": "multistep", "milestones": (30.0, 40.0)}
 WEIGHTS = {"weights": Path("runs/w")}
