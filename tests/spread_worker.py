@@ -81,7 +81,8 @@ class Watched:
     def _targets(self, batch: Any) -> Targets:
         targets = self.targets(batch)
         first = (dist.rank() * self.run.accumulation + self.micro) * self.run.state["micro_batch"]
-        expected = self.announced[first : first + len(batch.labels)]
+        rows = len(batch.labels) // len(targets["labels"])  # of a clip, which has one label
+        expected = self.announced[first : first + len(batch.labels) : rows]
         if targets["labels"].tolist() != expected.tolist():
             self.odd.append(self.step)
         self.micro += 1

@@ -35,6 +35,7 @@ MEASURED = {
     "lfw",
     "lfw_finetune",
     "match",
+    "temporal",
 }  # those whose header has figures of ours; `make demo` runs the first
 LIVENESS = {"liveness", "liveness_mobilenetv3", "liveness_minifasnet"}
 """Trained beside smoke/attacks.yaml."""

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.embedded import write_rows
+from tests.moving import write_clips
 from tests.spread_worker import do_all
 from tests.training import assert_same_bits, launch_jobs, log_lines, losses, weights, write_people, write_task
 
@@ -20,6 +21,7 @@ STEPS, MIDDLE = 20, 5
 IDENTITIES = "data: {plan: {name: per-identity, images: 4}}"
 PAIRS = "data: {plan: {name: pairs}}"
 ROWS = "data: {shards: null, embeddings: ROWS}"
+FILMED = "data: {shards: CLIPS, plan: {name: clips, frames: 4, spacing: random, balance: label}}"
 ARCFACE = "{name: arcface, s: 16, margin: {name: arcface, m: 0.2}}"
 FUSED_SETS = "{name: fusion, network: mlp, hidden: [8], embedding_size: 8, set_size: 2, pooling: attention, "
 OBJECTIVES: dict[str, tuple[str, ...]] = {
@@ -50,11 +52,13 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
     "fusion sets": (FUSED_SETS + "loss: {name: contrastive, margin: 0.9}}", ROWS, IDENTITIES),
     "fusion arcface": (FUSED_SETS + "loss: {name: arcface, s: 16}}", ROWS, IDENTITIES),
     "match": ("{name: match, hidden: [8], centre: true}", ROWS, PAIRS),
+    "temporal": ("{name: temporal, hidden: 8, dropout: 0}", FILMED),
 }
 BY_MICRO_BATCH: dict[str, tuple[str, ...]] = {
     "statistics": (ARCFACE, "model: {dropout: 0.2}"),
     "statistics pair": ("{name: pair, keep_hardest: 0.5}", PAIRS),
     "hardest": (ARCFACE.replace("s:", "keep_hardest: 0.5, s:"), "model: {dropout: 0.2}"),
+    "temporal statistics": ("{name: temporal, over: gru, layers: 2, hidden: 8, differences: pixels}", FILMED),
     "match all": ("{name: match, pairs: all, hidden: [8], dropout: 0.2}", ROWS, IDENTITIES),
 }
 """What depends on the micro-batch, by BatchNorm, dropout or OHEM, and on nothing else."""
@@ -93,11 +97,11 @@ def jobs(folder: Path) -> dict[str, dict[str, Any]]:
     run, body = do_all({"source": {"config": str(source)}})["source"]["folder"], folder / "body.safetensors"
     save_file(timm.create_model("test_vit").state_dict(), body)
     rows = write_rows(folder / "rows", people=12, images=4)
+    places = {"SOURCE": run, "BODY": str(body), "ROWS": str(rows), "CLIPS": str(write_clips(folder / "clips"))}
     for name, (task, *more) in {**OBJECTIVES, **BY_MICRO_BATCH, **LATE, "elastic": ELASTIC}.items():
         (folder / name).mkdir()
-        more = [
-            overlay.replace("SOURCE", run).replace("BODY", str(body)).replace("ROWS", str(rows)) for overlay in more
-        ]
+        for word, place in places.items():
+            more = [overlay.replace(word, place) for overlay in more]
         config = write_task(folder / name, shards, task, BASE, *more)
         made[name] = {"config": str(config), "still": name in {*OBJECTIVES, "elastic"}}
     return made
