@@ -23,10 +23,8 @@ from tests.training import run_here, write_task
 
 LIVENESS = "name: liveness"
 NETWORK = (
-    "data: {size: [24, 24], resize: true, plan: {name: weighted}}
-"
-    "model: {backbone: test_resnet}
-"
+    "data: {size: [24, 24], resize: true, plan: {name: weighted}}\n"
+    "model: {backbone: test_resnet}\n"
     "train: {max_steps: 1}"
 )
 
