@@ -5,11 +5,14 @@
 --bin FILE                              an InsightFace pair file
 --protocol templates --images DIR --templates FILE --template-pairs FILE    IJB-A, IJB-B, IJB-C, YouTube Faces
 --protocol match --embeddings FOLDER --pairs FILE      a run of task match, with the plain cosine beside it
+--protocol fusion --embeddings A B C --pairs FILE      a run of task fusion, with simpler ways to fuse beside it
+--protocol liveness --images SHARDS --dev SHARDS       attack detection; several --checkpoint are an ensemble
 --protocol leave-one-source-out --config FILE... --data SHARDS...   trains a run for each source on all the others and
                                                        tests it there; options of the YAML as in train.py
 Without --checkpoint, on a folder that tools/embed.py made:
 --protocol identification --embeddings FOLDER          1:N, in a gallery drawn from the folder
 --protocol all-pairs --embeddings FOLDER               every pair there is, counted exactly; also under torchrun
+--protocol full-system --scores FILE                   match and liveness decide together: a csv of scored attempts
 """
 
 import argparse
@@ -24,11 +27,14 @@ class Protocol(NamedTuple):
     function: str
     options: tuple[str, ...]  # those that have a meaning there
     needed: str = ""
+    several: tuple[str, ...] = ()  # of the options below that take several values, those that do so there
 
 
+SEVERAL = ("checkpoint", "images", "embeddings")
 IMAGES = ("checkpoint", "images", "crop", "flip", "compat", "det", "batch_size", "device", "out")
 PAIRS = ("pairs", "bin", "against", "baselines", "attributes", "at_fmr", "seed", "report")
 TEMPLATES = ("embeddings", "templates", "template_pairs", "detector_scores", "norm")
+DETECTION = ("dev", "threshold_from", "at")
 GALLERY = ("gallery_images", "template", "unenrolled", "distractors", "index", "candidates", "rank")
 PROTOCOLS = {
     "pairs": Protocol("fastface.assess.pairs", "assess", (*IMAGES, *PAIRS), "checkpoint"),
@@ -38,6 +44,27 @@ PROTOCOLS = {
         "assess_matcher",
         ("checkpoint", "embeddings", "pairs", "seed", "device", "out"),
         "checkpoint",
+        several=("embeddings",),
+    ),
+    "liveness": Protocol(
+        "fastface.assess.liveness",
+        "assess_liveness",
+        ("checkpoint", "images", *DETECTION, "by", "attack_groups", "batch_size", "device", "out", "report"),
+        "checkpoint",
+        several=("checkpoint", "images"),
+    ),
+    "full-system": Protocol(
+        "fastface.assess.full_system",
+        "assess_full_system",
+        ("scores", "dev", "at", "at_fmr", "at_iapar", "out"),
+        "scores",
+    ),
+    "fusion": Protocol(
+        "fastface.assess.fusion",
+        "assess_fusion",
+        ("checkpoint", "embeddings", "trained_on", "pairs", "seed", "device", "out"),
+        "checkpoint",
+        several=("embeddings",),
     ),
     "identification": Protocol(
         "fastface.assess.identification",
@@ -74,10 +101,10 @@ def main() -> int:
             parser.error(f"--{option.replace('_', '-')} has no meaning with --protocol {name}")
     if protocol.needed and not options[protocol.needed]:
         parser.error(f"--protocol {name} needs --{protocol.needed}")
-    if "embeddings" in options and name != "match":  # which compares those of several models
-        if len(options["embeddings"]) > 1:
-            parser.error(f"--protocol {name} takes one --embeddings")
-        options["embeddings"] = next(iter(options["embeddings"]), None)
+    for option in set(SEVERAL) & options.keys() - set(protocol.several):
+        if len(options[option]) > 1:
+            parser.error(f"--protocol {name} takes one --{option}")
+        options[option] = next(iter(options[option]), None)
     if "checkpoint" in options:
         options["model"] = options.pop("checkpoint")
     try:
@@ -93,9 +120,11 @@ def main() -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, metavar="RUN", help="run or step folder, or an .onnx file")
+    parser.add_argument(
+        "--checkpoint", type=Path, nargs="+", default=(), metavar="RUN", help="run or step folder, or an .onnx file"
+    )
     parser.add_argument("--protocol", choices=tuple(PROTOCOLS), default="pairs")
-    parser.add_argument("--images", type=Path, help="shard set, folder or .tar of images")
+    parser.add_argument("--images", type=Path, nargs="+", default=(), help="shard set, folder or .tar of images")
     parser.add_argument(
         "--embeddings", type=Path, nargs="+", default=(), metavar="FOLDER", help="of embed.py; for templates also .npy"
     )
@@ -148,6 +177,31 @@ def build_parser() -> argparse.ArgumentParser:
     searches.add_argument("--candidates", type=int, default=50, help="ranks that are counted (default: 50)")
     searches.add_argument("--rank", type=int, default=1, help="within which TPIR wants the mate (default: 1)")
 
+    fusion = parser.add_argument_group("--protocol fusion")
+    fusion.add_argument(
+        "--trained-on", type=Path, nargs="+", default=(), metavar="FOLDER", help="the run's embeddings, if moved"
+    )
+
+    attacks = parser.add_argument_group("--protocol liveness, full-system", "ISO/IEC 30107-3, see README.md")
+    attacks.add_argument(
+        "--dev", type=Path, nargs="+", default=(), metavar="SET", help="development set(s), to choose thresholds on"
+    )
+    attacks.add_argument(
+        "--threshold-from",
+        choices=("dev", "card", "test-eer"),
+        help="default: dev where given, else card; test-eer flatters, and its figures are marked",
+    )
+    attacks.add_argument("--at", default="eer", metavar="RULE", help="eer (default), apcer=RATE or bpcer=RATE")
+    attacks.add_argument("--by", nargs="+", default=(), metavar="COLUMN", help="break down by columns, such as source")
+    attacks.add_argument(
+        "--attack-groups", nargs="+", default=(), metavar="NAME=A,B", help="also pool attacks: 2d=print,replay 3d=mask"
+    )
+    attacks.add_argument(
+        "--scores", type=Path, metavar="FILE", help="csv: match_score,liveness_score,kind[,attack,...]"
+    )
+    attacks.add_argument(
+        "--at-iapar", type=float, default=0.05, help="attacks a full system may accept (default: 0.05)"
+    )
     folds = parser.add_argument_group("--protocol leave-one-source-out", "goes on where it was")
     folds.add_argument("--config", type=Path, nargs="+", default=(), metavar="FILE", help="as for train.py")
     folds.add_argument(

@@ -141,6 +141,7 @@ def _notes(attempts: Attempts, limits: Limits, where: str, own: bool) -> list[st
         f"thresholds: lowest FRR with FAR <= {limits.far:g} and (but for the first two) IAPAR <= {limits.iapar:g}, "
         f"chosen on {where}",
     ]
+    notes.append("  lines of the picture: the least FRR that these attempts allow; bars and cross: at the thresholds")
     if own:
         notes.append("  fusions are fitted on other persons' attempts (ten folds) all the same; give --dev to report")
     notes.append(f"{MARK} fewer than {RULE_OF_THIRTY} errors; [low, high]: 95 %, Wilson")

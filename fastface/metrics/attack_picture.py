@@ -121,11 +121,12 @@ def _species(axes: Axes, judged: Mapping[str, Judged]) -> None:
         if len(judged) > 1:
             axes.barh(0, 0, color=line_style(i)["color"], alpha=0.55, label=name)
     axes.set_yticks(range(len(names)), ["BPCER", *names[1:]])
-    axes.invert_yaxis()
+    room = 0.3 * (len(judged) + 1) * len(names) / 5 if len(judged) > 1 else 0.0  # for the legend, below the bars
+    axes.set_ylim(len(names) - 0.5 + room, -0.5)
     axes.set_xlim(0, min(1.0, axes.get_xlim()[1]) * 1.22)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     left_out = len(first.details["species"]) - (len(names) - 1)
     axes.set_title("BPCER, and APCER by attack" + (f" ({left_out} lower not drawn)" if left_out else ""))
     axes.set_xlabel("share of errors, with 95 % interval")
     if len(judged) > 1:
-        axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none", fontsize=8)
+        axes.legend(loc="lower right", frameon=True, framealpha=0.85, edgecolor="none", fontsize=8)

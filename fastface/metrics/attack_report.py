@@ -65,6 +65,8 @@ def _cell(figures: AttackFigures, key: str) -> str:
     limits = (details["intervals"] or {}).get(key)
     if key == "bpcer":  # a single rate: Wilson's interval is the better one
         limits = details["bona_fide"]["interval"]
+    if key == "apcer" and not limits:  # that of the species alone: nothing is said of its being the worst
+        limits = next(g["interval"] for g in details["species"] if g["name"] == details["worst_species"])
     supported = all(point["supported"] for point in details["bpcer_at_apcer"] if point["name"] == key)
     text = f"{figures.metrics[key]:.{digits}f}"
     text += f" [{limits[0]:.{digits}f}, {limits[1]:.{digits}f}]" if limits else ""

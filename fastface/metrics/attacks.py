@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastface.metrics.attack_curve import TARGETS, AttackCurve, count_presentations, figures_at, rank
-from fastface.metrics.attack_intervals import BY_PERSONS, BY_PRESENTATIONS, draw_figures, share_interval
+from fastface.metrics.attack_intervals import BY_PERSONS, BY_PRESENTATIONS, draw_figures, limits_of, share_interval
 from fastface.metrics.bootstrap import num_replicates
 from fastface.metrics.curve import RULE_OF_THIRTY, allowed_errors, equal_error
 from fastface.metrics.presentations import Presentations, gather_presentations
 
+BONA_FIDE = "bona fide"
 OWN_EER = "EER of these very presentations, which flatters"
 
 
@@ -25,6 +26,7 @@ class AttackFigures(NamedTuple):
 
     metrics: dict[str, float]
     details: dict[str, Any]  # ready for JSON
+    draws: np.ndarray | None = None  # float64 [draws, figures], see `draw_figures`
 
 
 def attack_figures(
@@ -55,8 +57,11 @@ def presented_figures(
     own = equal_error(points.pooled)[1]
     at = own if threshold is None else float(threshold)
     replicates = num_replicates(len(presented.scores))
-    drawn = draw_figures(presented, threshold, replicates=replicates) if draw else None
+    draws = draw_figures(presented, threshold, replicates=replicates) if draw else None
+    drawn = None if draws is None else limits_of(draws, metrics)
     groups = rates_by_species(presented, at)
+    if drawn is not None:
+        drawn = {name: limits for name, limits in drawn.items() if limits[0] < limits[1]} | _unmoved(presented, drawn)
     persons = presented.persons
     details: dict[str, Any] = {
         "threshold": at,
@@ -72,16 +77,31 @@ def presented_figures(
         "intervals_method": None if drawn is None else BY_PERSONS if persons is not None else BY_PRESENTATIONS,
         "replicates": replicates if draw else 0,
     }
-    return AttackFigures(metrics, details)
+    return AttackFigures(metrics, details, draws)
+
+
+def _unmoved(presented: Presentations, drawn: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Return the intervals of BPCER at an APCER that no draw moved, from its count; other figures have none."""
+    points = count_presentations(rank(presented))
+    found = {}
+    for name, target in TARGETS.items():
+        if drawn[name][0] == drawn[name][1]:
+            threshold = points.thresholds[points.place_of_apcer(target)]
+            refused = presented.scores[presented.live] < threshold
+            persons = None if presented.persons is None else presented.persons[presented.live]
+            found[name] = list(share_interval(refused, persons)[:2])
+    return found
 
 
 def rates_by_species(presented: Presentations, threshold: float) -> list[dict[str, Any]]:
-    """Return BPCER, then APCER of each species, with counts, intervals and non-responses, at a threshold."""
+    """Return BPCER where there are live faces, then APCER of each species, with counts, at a threshold."""
     accepted = presented.scores.astype(np.float64) >= threshold
     accepted &= np.isfinite(presented.scores)
     found = []
-    for k, name in enumerate(["bona fide", *presented.attacks], start=-1):
+    for k, name in enumerate([BONA_FIDE, *presented.attacks], start=-1):
         chosen = presented.species == k
+        if not chosen.any():
+            continue
         wrong = accepted[chosen] == (k >= 0)
         persons = None if presented.persons is None else presented.persons[chosen]
         interval = share_interval(wrong, persons)

@@ -16,8 +16,8 @@ def read_attempts(path: str | Path) -> Attempts:
     """Read attempts; errors name the line.
 
     kind is genuine, impostor or attack, attack the species of an attack; person is who is before the camera, or shown
-    by the attack, and reference the person who is enrolled (where there is none, person stands for both). An empty
-    score is no answer. Further columns are not read.
+    by the attack, and reference the person who is enrolled; one of both columns will do. An empty score is no answer.
+    Further columns are not read.
     """
     path = Path(path)
     try:
@@ -57,10 +57,10 @@ def _number(cell: str, name: str, path: Path, k: int) -> float:
 
 
 def _persons(table: dict[str, list[str]]) -> np.ndarray | None:
-    """Number the persons of attempts from 0, int64 [2, N]; those without a name are each one of their own."""
+    """Number the persons of attempts from 0, int64 [1 or 2, N]; those without a name are each one of their own."""
     known = [table[name] for name in ("person", "reference") if name in table]
     if not known or not any(any(column) for column in known):
         return None
-    sides = [[cell or f"\0{k}" for k, cell in enumerate(column)] for column in known]
-    numbers = np.unique(np.array(sides), return_inverse=True)[1].reshape(len(sides), -1)
-    return np.broadcast_to(numbers, (2, numbers.shape[1])).astype(np.int64)
+    whole = [column for column in known if any(column)]
+    sides = [[cell or f"\0{k}" for k, cell in enumerate(column)] for column in whole]
+    return np.unique(np.array(sides), return_inverse=True)[1].reshape(len(sides), -1).astype(np.int64)

@@ -29,7 +29,8 @@ class Attempts(NamedTuple):
     live: np.ndarray  # float64 [N], more is more live
     kind: np.ndarray  # int64 [N], a number into `kinds`: 0 genuine, 1 impostor, then the species of attack
     kinds: list[str]
-    persons: np.ndarray | None  # int64 [2, N] from 0: who is before the camera (or shown by it), who is enrolled
+    persons: np.ndarray | None  # int64 [2, N]: who is before the camera (or shown by the attack), who is enrolled;
+    # [1, N] where only one of both is known; numbers from 0
     folds: np.ndarray | None = None  # int64 [N] from 0
 
     def take(self, chosen: np.ndarray) -> "Attempts":
@@ -48,9 +49,10 @@ def gather_attempts(
     attack: Sequence[str] | None = None,
     persons: np.ndarray | None = None,
 ) -> Attempts:
-    """Check attempts; kind [N] is genuine, impostor or attack, attack [N] the species, persons int [2, N].
+    """Check attempts; kind [N] is genuine, impostor or attack, attack [N] the species, persons int [1 or 2, N].
 
-    Raises ValueError for unknown kinds, kinds that are missing, and lists of different lengths.
+    Raises ValueError for unknown kinds, kinds that are missing, lists of different lengths, and persons who contradict
+    a kind.
     """
     match, live = np.asarray(match, dtype=np.float64), np.asarray(live, dtype=np.float64)
     if not match.shape == live.shape == (len(kind),):
@@ -67,7 +69,13 @@ def gather_attempts(
         raise ValueError(f"an attack is called {clash.pop()!r}, which is a kind of attempt; rename it")
     kinds = [*KINDS[:2], *attacks]
     place = {name: number for number, name in enumerate(kinds)}
-    return Attempts(match, live, np.array([place[name] for name in names]), kinds, persons)
+    numbers = np.array([place[name] for name in names])
+    if persons is not None and len(persons) == 2:
+        own = persons[0] == persons[1]
+        if len(at := np.flatnonzero(own == (numbers == 1))):
+            whom = "the person who is enrolled" if own[at[0]] else "another person than is enrolled"
+            raise ValueError(f"attempt {at[0] + 1} is of kind {kind[at[0]]!r}, but of {whom} ({len(at):,} such)")
+    return Attempts(match, live, numbers, kinds, persons)
 
 
 class SystemRates(NamedTuple):
@@ -120,8 +128,8 @@ def detailed_rates(attempts: Attempts, accepted: np.ndarray) -> list[dict[str, A
 def _interval(wrong: np.ndarray, number: int, persons: np.ndarray | None) -> Interval:
     if persons is None:
         return Interval(*wilson(int(wrong.sum()), len(wrong)), INDEPENDENT)
-    if number != 1:  # one person: whom the camera sees and who is enrolled
-        return share_interval(wrong, np.unique(persons[1], return_inverse=True)[1])
+    if number != 1 or len(persons) == 1:  # one person: whom the camera sees and who is enrolled
+        return share_interval(wrong, np.unique(persons[-1], return_inverse=True)[1])
     return rate_interval(wrong, np.zeros(len(wrong), dtype=bool), persons)._replace(method=DEPENDENT)
 
 

@@ -94,7 +94,7 @@ FUSIONS: dict[str, Callable[[Attempts], LlrFusion | SumFusion]] = {"llr": fit_ll
 def person_folds(attempts: Attempts) -> np.ndarray:
     """Cut attempts into up to ten folds by the enrolled person, by turns where persons are not known; int64 [N]."""
     if attempts.persons is not None:
-        enrolled = np.unique(attempts.persons[1], return_inverse=True)[1]
+        enrolled = np.unique(attempts.persons[-1], return_inverse=True)[1]
         return enrolled % min(NUM_FOLDS, int(enrolled.max()) + 1)
     folds = np.zeros(len(attempts.kind), np.int64)
     for number in range(len(attempts.kinds)):

@@ -90,7 +90,7 @@ def test_folds_without_persons_hold_every_kind() -> None:
 
 def test_too_few_persons_are_refused() -> None:
     made = gather_attempts(
-        np.arange(6.0), np.linspace(0, 1, 6), ["genuine", "impostor", "attack"] * 2, None, np.zeros((2, 6), int)
+        np.arange(6.0), np.linspace(0, 1, 6), ["genuine", "impostor", "attack"] * 2, None, np.zeros((1, 6), int)
     )
     with pytest.raises(ValueError, match="give a development set"):
         fused_scores(made, "llr", None)
