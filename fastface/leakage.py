@@ -12,7 +12,7 @@ import numpy as np
 from fastface.config import RunConfig
 from fastface.data.index import Index
 from fastface.data.mixed_index import MixedIndex
-from fastface.data.selection import select
+from fastface.data.selection import SelectedIndex, select
 from fastface.data.shards import ShardReader
 from fastface.data.units import content_keys
 from fastface.data.values import listed
@@ -65,6 +65,8 @@ def clips_of(index: Index) -> set[tuple[str, str]]:
 
 
 def _input(index: Index) -> str:
+    if isinstance(index, SelectedIndex):
+        return _input(index.base)
     return str(index.meta.get("options", {}).get("input", index.dataset_id))
 
 

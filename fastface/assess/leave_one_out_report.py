@@ -29,13 +29,13 @@ def leave_one_out_text(results: Sequence[dict[str, Any]], about: dict[str, Any])
         values = {figure: f"{of([result['metrics'][figure] for result in results]):.4f}" for figure in FIGURES}
         rows.append([name, "", "", "", values["hter"], values["auc"], values["acer"]])
         more.append([name, values["apcer"], "", values["bpcer"]])
-    share, epochs = f"{about['held_out_for_development']:.0%}", about["epochs"]
+    share, steps = f"{about['held_out_for_development']:.0%}", max(result["steps"] for result in results)
     lines = [
         *_table(first, rows),
         "",
         *_table(second, more),
         "",
-        f"Each line: trained for {epochs:g} epochs on the other sources, of which {share} were kept back to choose the",
+        f"Each line: trained for at most {steps:,} steps on the others, of which {share} were kept back to choose the",
         "checkpoint and the threshold (their EER); the source itself chose nothing. [ ]: 95 %; sd: between sources.",
         "APCER is that of the worst species of attack, HTER pools them, ACER = (APCER + BPCER) / 2.",
         f"Leakage between training, development and test was checked {about['leakage_checked']}.",
