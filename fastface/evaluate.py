@@ -62,7 +62,7 @@ PROTOCOLS = {
     "fusion": Protocol(
         "fastface.assess.fusion",
         "assess_fusion",
-        ("checkpoint", "embeddings", "trained_on", "pairs", "seed", "device", "out"),
+        ("checkpoint", "embeddings", "trained_on", "set_images", "pairs", "seed", "device", "out"),
         "checkpoint",
         several=("embeddings",),
     ),
@@ -180,6 +180,9 @@ def build_parser() -> argparse.ArgumentParser:
     fusion = parser.add_argument_group("--protocol fusion")
     fusion.add_argument(
         "--trained-on", type=Path, nargs="+", default=(), metavar="FOLDER", help="the run's embeddings, if moved"
+    )
+    fusion.add_argument(
+        "--set-images", type=int, metavar="K", help="compare sets of up to K images of a person, by ways to pool them"
     )
 
     attacks = parser.add_argument_group("--protocol liveness, full-system", "ISO/IEC 30107-3, see README.md")

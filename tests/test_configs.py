@@ -32,6 +32,8 @@ MEASURED = {
     "demo",
     "distill",
     "folder",
+    "fusion",
+    "fusion_lfw",
     "lfw",
     "lfw_finetune",
     "match",

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,7 @@ def assess_fusion(
     embeddings: Sequence[Path] = (),
     pairs: str,
     trained_on: Sequence[Path] = (),
+    set_images: int | None = None,
     seed: int = 0,
     device: str = "cpu",
     out: Path | None = None,
@@ -50,7 +52,12 @@ def assess_fusion(
 
     embeddings: of people not trained on; default, where the run draws its people: those it draws for tests.
     trained_on: the embeddings of the run, where they are no longer where they were; weights of scores are fitted there.
+    set_images: compare sets of up to so many images of a person instead of images, see fastface.assess.fusion_sets.
     """
+    if set_images is not None:
+        from fastface.assess.fusion_sets import assess_sets
+
+        return assess_sets(model, embeddings=embeddings, images=set_images, seed=seed, device=device, out=out)
     loaded = load_fusion(model, device=device)
     number = int(pairs) if pairs.isdecimal() else Path(pairs)
     settings = EvalSet(embeddings=tuple(embeddings), drawn=None if embeddings else "test", pairs=number)
@@ -64,7 +71,11 @@ def assess_fusion(
     lines += [*table(results), "", *notes_on(results), *left_out, ""]
     for name, one in weights.items():
         lines.append(f"{name}: scores weighed {', '.join(f'{w:.3f}' for w in one)}")
-    found = {name: difference(results[FUSION], result, opened) for name, result in results.items() if name != FUSION}
+    listed, label = opened.pairs, opened.index.label
+    assert listed.fold is not None
+    persons = persons_of_pairs(label[listed.first], label[listed.second], listed.same)[0]
+    others = {name: result for name, result in results.items() if name != FUSION}
+    found = {name: difference(results[FUSION], one, listed.fold, persons) for name, one in others.items()}
     lines += ["", f"{FUSION} minus ..., on the same pairs (95 %)", *differences(found)]
     lines += at_card_thresholds(loaded.card.thresholds, results[FUSION])
     folder.mkdir(parents=True, exist_ok=True)
@@ -152,13 +163,10 @@ def table(results: dict[str, Result]) -> list[str]:
     return align(rows)
 
 
-def difference(fusion: Result, other: Result, opened: EmbeddingPairs) -> dict[str, object]:
-    """Compare the fusion with another way, on the same pairs: see fastface.metrics.comparison.compare."""
-    same, folds, label = fusion.same, opened.pairs.fold, opened.index.label
-    assert folds is not None
-    accepted = np.stack([decide(r.scores, same, folds).accepted for r in (fusion, other)])
-    persons = persons_of_pairs(label[opened.pairs.first], label[opened.pairs.second], same)[0]
-    return compare(np.stack([fusion.scores, other.scores]), accepted, same, persons=persons)
+def difference(one: Result, other: Result, folds: np.ndarray, persons: np.ndarray | None) -> dict[str, Any]:
+    """Compare two ways to fuse on the same pairs: see fastface.metrics.comparison.compare."""
+    accepted = np.stack([decide(r.scores, one.same, folds).accepted for r in (one, other)])
+    return compare(np.stack([one.scores, other.scores]), accepted, one.same, persons=persons)
 
 
 def differences(found: dict[str, dict]) -> list[str]:

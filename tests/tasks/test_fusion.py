@@ -259,3 +259,15 @@ def test_synthetic_is_an_option_of_the_command_line(rows: Path, tmp_path: Path) 
     assert found == {"true": (200, 20), "quick": (100, 15)}
     task = load_config(config, overrides=["--task.people.identities", "300"]).task
     assert (task.drawn.identities, task.drawn.samples) == (300, 20)
+
+
+def test_sets_of_images_say_more_than_one(rows: Path, tmp_path: Path) -> None:
+    task = {"set_size": 2, "pooling": "attention", "loss": {"name": "supcon"}}
+    run = run_here(write_fusion(tmp_path, rows, "skip", task=task))
+    given = {"embeddings": [rows / "val", rows / "val-other"], "pairs": "9", "set_images": 2}
+    text = assess_fusion(run, **given, out=tmp_path / "sets")
+    assert "60 sets of 1 to 2 images" in text
+    found = json.loads((tmp_path / "sets" / "metrics.json").read_text())
+    assert list(found["results"]) == ["first image", "mean", "norm-weighted mean", "learned (attention)"]
+    assert found["results"]["mean"]["metrics"]["auc"] > found["results"]["first image"]["metrics"]["auc"]
+    assert set(found["minus"]) == {"first image", "mean", "norm-weighted mean"}
