@@ -5,6 +5,7 @@
 --bin FILE                              an InsightFace pair file
 --protocol templates --images DIR --templates FILE --template-pairs FILE    IJB-A, IJB-B, IJB-C, YouTube Faces
 --protocol match --embeddings FOLDER --pairs FILE      a run of task match, with the plain cosine beside it
+--protocol fusion --embeddings A B C --pairs FILE      a run of task fusion, with simpler ways to fuse beside it
 --protocol liveness --images SHARDS --dev SHARDS       attack detection; several --checkpoint are an ensemble
 --protocol leave-one-source-out --config FILE... --data SHARDS...   trains a run for each source on all the others and
                                                        tests it there; options of the YAML as in train.py
@@ -57,6 +58,13 @@ PROTOCOLS = {
         "assess_full_system",
         ("scores", "dev", "at", "at_fmr", "at_iapar", "out"),
         "scores",
+    ),
+    "fusion": Protocol(
+        "fastface.assess.fusion",
+        "assess_fusion",
+        ("checkpoint", "embeddings", "trained_on", "pairs", "seed", "device", "out"),
+        "checkpoint",
+        several=("embeddings",),
     ),
     "identification": Protocol(
         "fastface.assess.identification",
@@ -168,6 +176,11 @@ def build_parser() -> argparse.ArgumentParser:
     searches.add_argument("--index", choices=("flat", "ivf", "hnsw", "pq"), default="flat", help="flat is exact")
     searches.add_argument("--candidates", type=int, default=50, help="ranks that are counted (default: 50)")
     searches.add_argument("--rank", type=int, default=1, help="within which TPIR wants the mate (default: 1)")
+
+    fusion = parser.add_argument_group("--protocol fusion")
+    fusion.add_argument(
+        "--trained-on", type=Path, nargs="+", default=(), metavar="FOLDER", help="the run's embeddings, if moved"
+    )
 
     attacks = parser.add_argument_group("--protocol liveness, full-system", "ISO/IEC 30107-3, see README.md")
     attacks.add_argument(

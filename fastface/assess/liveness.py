@@ -69,8 +69,7 @@ def assess_liveness(
         )
     results = {name: one.figures for name, one in judged.items()}
     (name, first), *others = judged.items()
-    thresholds = {key: rule.threshold for key, rule in rules.items()}
-    compared = {other: compare_attacks(first, one, (thresholds[name], thresholds[other])) for other, one in others}
+    compared = {other: compare_attacks(first, one) for other, one in others}
     grouped = by_groups(first.presented, groups, first.figures.details["threshold"]) if groups else []
     broken = {
         column: by_values(

@@ -5,24 +5,24 @@ from typing import Any
 
 import numpy as np
 
-from fastface.metrics.attack_intervals import BY_PERSONS, BY_PRESENTATIONS, draw_differences
+from fastface.metrics.attack_intervals import BY_PERSONS, BY_PRESENTATIONS, limits_of
 from fastface.metrics.attack_picture import Judged
-from fastface.metrics.bootstrap import num_replicates
 from fastface.metrics.report import align
 
 SHOWN = ("acer", "hter", "eer", "auc", "bpcer20")
 
 
-def compare_attacks(
-    first: Judged, second: Judged, thresholds: tuple[float | None, float | None] = (None, None)
-) -> dict[str, Any]:
-    """Return first minus second in every figure, with 95 % intervals, for JSON; thresholds as their figures have them.
+def compare_attacks(first: Judged, second: Judged) -> dict[str, Any]:
+    """Return first minus second in every figure, with 95 % intervals where both were drawn, for JSON.
 
-    A difference is called significant where its interval leaves out 0.
+    Both are drawn together, so what makes a person hard for both cancels. A difference is called significant where its
+    interval leaves out 0.
     """
     assert np.array_equal(first.presented.rows, second.presented.rows), "figures of different presentations"
-    replicates = num_replicates(len(first.presented.scores))
-    limits = draw_differences(first.presented, second.presented, thresholds, replicates=replicates)
+    draws = first.figures.draws, second.figures.draws
+    limits = None
+    if draws[0] is not None and draws[1] is not None and draws[0].shape == draws[1].shape:
+        limits = limits_of(draws[0] - draws[1], first.figures.metrics)
     figures = {}
     for name, value in first.figures.metrics.items():
         interval = None if limits is None else limits[name]
@@ -30,7 +30,7 @@ def compare_attacks(
         difference = value - second.figures.metrics[name]
         figures[name] = {"difference": difference, "interval": interval, "significant": apart}
     method = BY_PRESENTATIONS if first.presented.persons is None else BY_PERSONS
-    return {"figures": figures, "method": method, "replicates": replicates}
+    return {"figures": figures, "method": method, "replicates": first.figures.details["replicates"]}
 
 
 def format_comparisons(first: str, compared: Mapping[str, Mapping[str, Any]]) -> str:

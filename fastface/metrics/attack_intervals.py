@@ -5,11 +5,11 @@ less than a thousand persons. Rates at a threshold have Wilson's interval with t
 (`dependence`); figures of several rates have the percentiles of double-or-nothing draws of persons (`bootstrap`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
-from fastface.metrics.attack_curve import AttackCurve, count_presentations, figures_at, rank
+from fastface.metrics.attack_curve import count_presentations, figures_at, rank
 from fastface.metrics.bootstrap import LEAST_USABLE
 from fastface.metrics.dependence import rate_interval
 from fastface.metrics.intervals import CONFIDENCE, Interval, wilson
@@ -37,59 +37,38 @@ def share_interval(wrong: np.ndarray, persons: np.ndarray | None) -> Interval:
     return found._replace(method=DEPENDENT)
 
 
-def draw_figures(
-    presented: Presentations, threshold: float | None, *, replicates: int, seed: int = 0
-) -> dict[str, list[float]] | None:
-    """Return [low, high] of each figure over draws in which a person counts twice or not at all.
+def draw_figures(presented: Presentations, threshold: float | None, *, replicates: int, seed: int = 0) -> np.ndarray:
+    """Return the figures of each draw in which a person counts twice or not at all, float64 [replicates, F].
 
-    None where more than a tenth of the draws lack live faces or attacks: there are too few persons. A threshold that
-    is None is each draw's own, as it is that of the presentations.
+    In the order of `figures_at`; NaN where a draw lacks live faces or attacks. A threshold that is None is each draw's
+    own, as it is that of the presentations. Of the same persons in the same order the draws are the same, so those of
+    two models may be subtracted.
     """
-    found = [figures_at(points, threshold) for (points,) in _draws([presented], replicates, seed)]
-    return _limits(found, replicates)
-
-
-def draw_differences(
-    first: Presentations,
-    second: Presentations,
-    thresholds: tuple[float | None, float | None],
-    *,
-    replicates: int,
-    seed: int = 0,
-) -> dict[str, list[float]] | None:
-    """Return [low, high] of each figure of the first minus that of the second model, drawn together; None as above.
-
-    Both have the same presentations in the same order, so what makes a person hard for both cancels.
-    """
-    found = []
-    for curves in _draws([first, second], replicates, seed):
-        a, b = (figures_at(points, threshold) for points, threshold in zip(curves, thresholds, strict=True))
-        found.append({name: a[name] - b[name] for name in a})
-    return _limits(found, replicates)
-
-
-def _draws(models: Sequence[Presentations], replicates: int, seed: int) -> Iterator[list[AttackCurve]]:
-    """Yield the models' curves over the same persons, of each draw that leaves live faces and attacks to all."""
+    ranked = rank(presented)
+    order = np.argsort(-presented.scores, kind="stable")
+    persons = np.arange(len(order)) if presented.persons is None else presented.persons
     rng = np.random.Generator(np.random.Philox(seed))
-    ranked = []
-    for presented in models:
-        order = np.argsort(-presented.scores, kind="stable")
-        persons = np.arange(len(order)) if presented.persons is None else presented.persons
-        ranked.append((rank(presented), persons[order], int(persons.max()) + 1))
+    num, persons = int(persons.max()) + 1, persons[order]
+    found: list[list[float] | None] = []
     for _ in range(replicates):
-        kept = rng.integers(0, 2, ranked[0][2], dtype=np.int8).astype(bool)
-        parts = [
-            one._replace(scores=one.scores[there], species=one.species[there])
-            for one, persons, _ in ranked
-            for there in (kept[persons],)
-        ]
-        if all((p.species >= 0).any() and (p.species < 0).any() and np.isfinite(p.scores[0]) for p in parts):
-            yield [count_presentations(part) for part in parts]
+        kept = rng.integers(0, 2, num, dtype=np.int8).astype(bool)[persons]
+        scores, species = ranked.scores[kept], ranked.species[kept]
+        if (species >= 0).any() and (species < 0).any() and np.isfinite(scores[0]):
+            points = count_presentations(ranked._replace(scores=scores, species=species))
+            found.append(list(figures_at(points, threshold).values()))
+        else:
+            found.append(None)
+    width = next((len(one) for one in found if one is not None), 0)
+    return np.array([[np.nan] * width if one is None else one for one in found])
 
 
-def _limits(found: list[dict[str, float]], replicates: int) -> dict[str, list[float]] | None:
-    if len(found) < LEAST_USABLE * replicates:
+def limits_of(draws: np.ndarray, names: Iterable[str]) -> dict[str, list[float]] | None:
+    """Return [low, high] of each figure by name, draws as `draw_figures` gives them.
+
+    None where more than a tenth of the draws lack a kind: there are too few persons.
+    """
+    usable = ~np.isnan(draws).any(axis=1) if draws.shape[1] else np.zeros(len(draws), dtype=bool)
+    if usable.sum() < LEAST_USABLE * len(draws):
         return None
     tail = (1 - CONFIDENCE) / 2
-    values = np.array([list(one.values()) for one in found])
-    return dict(zip(found[0], np.quantile(values, [tail, 1 - tail], axis=0).T.tolist(), strict=True))
+    return dict(zip(names, np.quantile(draws[usable], [tail, 1 - tail], axis=0).T.tolist(), strict=True))

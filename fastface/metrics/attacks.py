@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastface.metrics.attack_curve import TARGETS, AttackCurve, count_presentations, figures_at, rank
-from fastface.metrics.attack_intervals import BY_PERSONS, BY_PRESENTATIONS, draw_figures, share_interval
+from fastface.metrics.attack_intervals import BY_PERSONS, BY_PRESENTATIONS, draw_figures, limits_of, share_interval
 from fastface.metrics.bootstrap import num_replicates
 from fastface.metrics.curve import RULE_OF_THIRTY, allowed_errors, equal_error
 from fastface.metrics.presentations import Presentations, gather_presentations
@@ -26,6 +26,7 @@ class AttackFigures(NamedTuple):
 
     metrics: dict[str, float]
     details: dict[str, Any]  # ready for JSON
+    draws: np.ndarray | None = None  # float64 [draws, figures], see `draw_figures`
 
 
 def attack_figures(
@@ -56,7 +57,8 @@ def presented_figures(
     own = equal_error(points.pooled)[1]
     at = own if threshold is None else float(threshold)
     replicates = num_replicates(len(presented.scores))
-    drawn = draw_figures(presented, threshold, replicates=replicates) if draw else None
+    draws = draw_figures(presented, threshold, replicates=replicates) if draw else None
+    drawn = None if draws is None else limits_of(draws, metrics)
     groups = rates_by_species(presented, at)
     if drawn is not None:
         drawn = {name: limits for name, limits in drawn.items() if limits[0] < limits[1]} | _unmoved(presented, drawn)
@@ -75,7 +77,7 @@ def presented_figures(
         "intervals_method": None if drawn is None else BY_PERSONS if persons is not None else BY_PRESENTATIONS,
         "replicates": replicates if draw else 0,
     }
-    return AttackFigures(metrics, details)
+    return AttackFigures(metrics, details, draws)
 
 
 def _unmoved(presented: Presentations, drawn: dict[str, list[float]]) -> dict[str, list[float]]:

@@ -59,7 +59,7 @@ def test_groups_that_contradict() -> None:
 
 def test_a_better_model_is_better_beyond_chance_and_an_equal_one_is_not() -> None:
     made = {name: presented(gain=gain)[0] for name, gain in (("good", 4.0), ("bad", 1.0))}
-    judged = {name: Judged(one, presented_figures(one, None)) for name, one in made.items()}
+    judged = {name: Judged(one, presented_figures(one, None, draw=True)) for name, one in made.items()}
     found = compare_attacks(judged["good"], judged["bad"])
     for name in ("acer", "hter", "eer", "bpcer20"):
         figure = found["figures"][name]

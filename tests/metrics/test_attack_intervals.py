@@ -3,11 +3,20 @@ import pytest
 from scipy.stats import norm
 
 from fastface.metrics.attack_curve import count_presentations, figures_at, rank
-from fastface.metrics.attack_intervals import BY_PERSON, DEPENDENT, INDEPENDENT, draw_figures, share_interval
+from fastface.metrics.attack_intervals import (
+    BY_PERSON,
+    DEPENDENT,
+    INDEPENDENT,
+    draw_figures,
+    limits_of,
+    share_interval,
+)
 from fastface.metrics.attacks import attack_figures
 from fastface.metrics.bootstrap import LEAST_USABLE
 from fastface.metrics.intervals import wilson
 from fastface.metrics.presentations import Presentations, gather_presentations
+
+NAMES = ("acer", "apcer", "bpcer", "auc", "eer", "hter", "acc", "bpcer10", "bpcer20", "bpcer100")
 
 
 def test_nobody_recurs() -> None:
@@ -68,13 +77,18 @@ def population(rng: np.random.Generator, num: int = 40, each: int = 3) -> Presen
     return gather_presentations(scores, live, None, None, persons)
 
 
+def drawn_eer(made: Presentations) -> list[float]:
+    found = limits_of(draw_figures(made, None, replicates=100), NAMES)
+    assert found is not None
+    return found["eer"]
+
+
 def test_draws_hold_the_true_equal_error_rate() -> None:
     truth, held = float(norm.sf(1 / 2**0.5)), 0  # both kinds have a variance of 2 and lie 2 apart
     rng = np.random.default_rng(1)
     for _ in range(40):
-        drawn = draw_figures(population(rng), None, replicates=100)
-        assert drawn is not None
-        held += drawn["eer"][0] <= truth <= drawn["eer"][1]
+        low, high = drawn_eer(population(rng))
+        held += low <= truth <= high
     assert held >= 33  # of a binomial with 95 %, less than 1 in 500 is below
 
 
@@ -90,7 +104,9 @@ def test_draws_are_the_figures_of_the_persons_drawn() -> None:
             part = made.take(chosen)
             values.append(figures_at(count_presentations(rank(part)), 0.7))
     assert len(values) >= LEAST_USABLE * replicates
-    found = draw_figures(made, 0.7, replicates=replicates, seed=5)
+    draws = draw_figures(made, 0.7, replicates=replicates, seed=5)
+    np.testing.assert_array_equal(draws[~np.isnan(draws).any(axis=1)], [list(one.values()) for one in values])
+    found = limits_of(draws, NAMES)
     assert found is not None
     for name, limits in found.items():
         assert limits == pytest.approx(np.quantile([one[name] for one in values], [0.025, 0.975]).tolist())
