@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from fastface.card import Calibration, Threshold
 from fastface.decision import Step, ms_since
 from fastface.embedding import open_model, weights_digest
 from fastface.face_cut import Cut, FaceFinder, cut_for
+from fastface.fuser import load_fusion
 from fastface.predictor import Embedder
 
 
@@ -134,7 +134,7 @@ def _width(embedder: Embedder) -> int:
 
 
 def _load_fusion(fusion: str | Path, widths: tuple[int, ...], device: str) -> Any:
-    fuser = importlib.import_module("fastface.fuser").load_fusion(fusion, device=device)
+    fuser = load_fusion(fusion, device=device)
     if tuple(fuser.card.embedding_sizes) != widths:
         raise ValueError(
             f"{fusion} fuses embeddings of {' + '.join(map(str, fuser.card.embedding_sizes))} values, the recognition "

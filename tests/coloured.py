@@ -17,7 +17,9 @@ from fastface.card import Card, Threshold
 from fastface.data.align import template
 from fastface.detection import DETECTORS, Kind
 from fastface.detection.found import Found
+from fastface.fusion_card import FusionCard
 from fastface.liveness_card import LivenessCard, LiveThreshold
+from fastface.metrics.scores import unit
 from fastface.predictor import Embedder
 from fastface.temporal_card import TemporalCard
 
@@ -73,6 +75,16 @@ class BlueDetector:
         return found
 
 
+class Sums:
+    """Fuse the embeddings of a model and one of twice the size: their sum, of unit length."""
+
+    origin = "sums"
+    card = FusionCard(embedding_sizes=(3, 6), embeddings=[], embedding_size=3, thresholds=[THRESHOLD])
+
+    def fuse(self, rows: np.ndarray) -> np.ndarray:
+        return unit(rows.reshape(len(rows), 3, 3).sum(axis=1)).astype(np.float32)
+
+
 class GreyClips:
     """Live is a clip whose wall is dark at its end."""
 
@@ -114,5 +126,6 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
     monkeypatch.setattr(recognition, "open_model", open_model)
     monkeypatch.setattr(live_check, "load_liveness", lambda model, device: GreyScorer())
+    monkeypatch.setattr(recognition, "load_fusion", lambda model, device: Sums())
     monkeypatch.setattr(live_check, "load_temporal", lambda model, device: GreyClips())
     return f"blue:{tmp_path}/blue.txt"

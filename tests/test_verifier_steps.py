@@ -142,6 +142,21 @@ def test_models_side_by_side_are_what_the_matcher_was_trained_on(
         Verifier(["m", "m"], detector=system, match="x")
 
 
+def test_several_models_are_fused_where_their_sizes_fit(tmp_path: Path, system: str) -> None:
+    (tmp_path / "fusion.onnx").write_bytes(b"weights")
+    fusing = {"detector": system, "fusion": tmp_path / "fusion.onnx"}
+    photo, other = photograph(tmp_path / "a.png", RED), photograph(tmp_path / "b.png", GREEN)
+    decision = Verifier(["m", "tall"], **fusing).compare(photo, other)
+    names = [step.name for step in decision.steps]
+    assert names[-7:] == ["embed", "embed", "fuse", "embed", "embed", "fuse", "match"]
+    assert decision.accepted is False
+    assert "9 values -> 3" in str(decision)
+    single = Verifier("m", detector=system).compare(photo, other)
+    assert decision.similarity == pytest.approx(single.similarity, abs=1e-5)  # three times one embedding
+    with pytest.raises(ValueError, match=r"fuses embeddings of 3 \+ 6 values, the recognition models make 6 \+ 3"):
+        Verifier(["tall", "m"], **fusing)
+
+
 def clip(folder: Path, *faces: list[tuple[int, int]], grey: tuple[int, ...] = (100,)) -> Path:
     for k, shown in enumerate(faces):
         photograph(folder / f"{k:02d}.png", *shown, grey=grey[min(k, len(grey) - 1)])
