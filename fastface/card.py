@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -87,8 +87,9 @@ class Calibration(BaseModel):
 Precision = Literal["fp32", "fp16", "int8"]
 OTHER_KINDS = {
     "match": "compares embeddings, and takes no images: evaluate.py --protocol match does",
+    "fusion": "fuses embeddings, and takes no images: evaluate.py --protocol fusion does",
     "liveness": "tells live faces from attacks, and embeds nothing: evaluate.py --protocol liveness takes it",
-    "temporal": "tells live clips from attacks, and embeds nothing: evaluate.py --protocol clips takes it",
+    "temporal": "tells live clips from attacks, and embeds nothing: evaluate.py --protocol liveness takes it",
 }
 """What is said of a model of another kind where one that embeds images is wanted."""
 
@@ -151,30 +152,41 @@ class Card(BaseModel):
             raise ValueError(f"{where} is not a model card: {error}") from None
 
 
-class MatchCard(BaseModel):
-    """The contents of model.json of what compares embeddings."""
+class RowsCard(BaseModel):
+    """What the cards of models of embeddings share: the contents of model.json of what takes no images."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
-    kind: Literal["match"] = "match"
     embedding_sizes: tuple[int, ...]
-    """Values of each model's embedding; the inputs `first` and `second` have them side by side, [P, sum]."""
+    """Values of each model's embedding; inputs have them side by side, as their models give them: float32 [B, sum]."""
     embeddings: list[dict[str, Any]]
     """Model and images that the training embeddings of each size were made by and of, and how many they were."""
-    score: Literal["log-odds"] = "log-odds"
-    """At even odds, float32 [P], the same in either order. Embeddings come as their models give them."""
     thresholds: list[Threshold] = []
     calibration: Calibration | None = None
     training: dict[str, Any] = {}
     """Dataset id, number of identities, steps, configuration and versions."""
 
     @classmethod
-    def read(cls, path: Path) -> "MatchCard":
+    def of(cls, content: Any) -> Self:
+        """Check the contents of a card, as JSON has them."""
+        return cls.model_validate_json(json.dumps(content))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
         try:
-            return cls.model_validate(read_json(path))
+            return cls.of(read_json(path))
         except ValueError as error:
-            raise ValueError(f"{path} is not the card of a matcher: {error}") from None
+            what = {"match": "a matcher", "fusion": "a fusion"}[cls.model_fields["kind"].default]
+            raise ValueError(f"{path} is not the card of {what}: {error}") from None
+
+
+class MatchCard(RowsCard):
+    """The contents of model.json of what compares embeddings."""
+
+    kind: Literal["match"] = "match"
+    score: Literal["log-odds"] = "log-odds"
+    """At even odds, float32 [P], the same in either order."""
 
 
 def read_json(path: Path) -> Any:

@@ -46,13 +46,17 @@ class ClipScorer:
         Raises:
             ValueError: for frames of another number or size.
         """
+        return self.network(self.prepare(clips))
+
+    def prepare(self, clips: np.ndarray) -> np.ndarray:
+        """Turn uint8 RGB clips [B, T, H, W, 3] into what the network takes: normalised float32 [B, T, 3, H, W]."""
         if clips.ndim != 5 or clips.shape[1] != self.card.frames:
             raise ValueError(
                 f"{self.origin} takes clips of {self.card.frames} frames, uint8 [B, {self.card.frames}, H, W, 3]; got "
                 f"an array of shape {list(clips.shape)}"
             )
         planar = prepared(clips.reshape(-1, *clips.shape[2:]), self.card, self.origin)
-        return self.network(planar.reshape(*clips.shape[:2], *planar.shape[1:]))
+        return planar.reshape(*clips.shape[:2], *planar.shape[1:])
 
 
 def load_temporal(model: str | Path, *, device: str | torch.device = "cpu", threads: int | None = None) -> ClipScorer:

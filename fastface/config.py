@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from fastface.data.augment.presets import AnyAugment
 from fastface.data.normalisation import PerColour, in_words, three
 from fastface.eval_settings import EvalConfig
+from fastface.fusion_settings import FusionTask
 from fastface.plan_settings import PlanSettings, ShuffledPlan
 from fastface.section import ColumnValues, Folders, Section
 from fastface.task_settings import ArcFaceTask, TaskSettings
@@ -67,7 +68,7 @@ class DataConfig(Section):
     sources: tuple[Source, ...] = ()
     """Several such folders with their weights, instead of shards."""
     embeddings: Folders = ()
-    """For task match, instead of shards: a folder made by tools/embed.py, or several of the same images."""
+    """For tasks match and fusion, instead of shards: a folder made by tools/embed.py, or several of the same images."""
     labels: Literal["separate", "merge-by-name"] | None = None
     """With sources: whether identities of one name are one identity (merge-by-name) or not (separate)."""
     only: ColumnValues = Field(default_factory=dict)
@@ -232,7 +233,7 @@ class RunConfig(Section):
     seed: int = Field(default=0, ge=0)
     out: Path = Path("runs")
     """Run folders go to OUT/<stem of the first config file>/<UTC time>."""
-    task: Annotated[TaskSettings, Field(discriminator="name")] = ArcFaceTask()
+    task: Annotated[TaskSettings | FusionTask, Field(discriminator="name")] = ArcFaceTask()
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
@@ -245,11 +246,17 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
         name, rows = self.task.name, self.task.from_embeddings
-        if rows != bool(self.data.embeddings):
+        drawn = isinstance(self.task, FusionTask) and self.task.drawn is not None
+        if drawn and (self.data.embeddings or self.data.shards or self.data.sources):
+            raise ValueError("task.synthetic draws its embeddings: take data.embeddings away, or set synthetic: false")
+        if not drawn and rows != bool(self.data.embeddings):
             learns = "embeddings, data.embeddings" if rows else "images, data.shards"
             raise ValueError(f"data.embeddings and tasks that learn from them go together: task {name} takes {learns}")
         for key, one in self.eval.sets.items():
-            if rows != bool(one.embeddings):
+            if (one.drawn is not None) != drawn:
+                what = "drawn is for task fusion with task.synthetic, which is evaluated on the people it draws"
+                raise ValueError(f"eval.sets.{key}: {what}")
+            if not drawn and rows != bool(one.embeddings):
                 raise ValueError(f"eval.sets.{key}: task {name} is evaluated on {'embeddings' if rows else 'images'}")
         if rows and (self.model.weights or self.model.pretrained):
             raise ValueError(f"task {name} has no network of images: take model.weights and model.pretrained away")

@@ -65,13 +65,18 @@ def embed_shards(
 def open_model(model: Path, device: str, threads: int | None = None) -> tuple[Embedder, str]:
     """Load a RUN, step folder or .onnx file with the SHA-256 of its weights (of an .onnx file: of all of it)."""
     if model.suffix != ".onnx":
-        saved = find_checkpoint(model)
-        return load_embedder(saved.path, device=device), digest_of(read_network(saved.path))
+        return load_embedder(model, device=device), weights_digest(model)
     if device != "cpu":
         raise ValueError(f"an .onnx file runs on the CPU: leave out --device {device}, or give the RUN of {model}")
-    embedder = load_embedder(model, threads=threads)
+    return load_embedder(model, threads=threads), weights_digest(model)
+
+
+def weights_digest(model: Path) -> str:
+    """Return the SHA-256 of the weights of a RUN or step folder; of an .onnx file, of all of it."""
+    if model.suffix != ".onnx":
+        return digest_of(read_network(find_checkpoint(model).path))
     with open(model, "rb") as file:
-        return embedder, hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def identity_of(embedder: Embedder, digest: str, index: Index, batch_size: int, device: str) -> dict[str, Any]:

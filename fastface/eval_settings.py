@@ -17,7 +17,9 @@ class EvalSet(Section):
     bin: Path | None = None
     """An InsightFace pair file."""
     embeddings: Folders = ()
-    """For task match, instead of images: a folder of embeddings, or as many as it was trained on."""
+    """For tasks match and fusion, instead of images: a folder of embeddings, or as many as it was trained on."""
+    drawn: Literal["val", "test"] | None = None
+    """For task fusion with task.synthetic: which of the people that it draws."""
     crop: float | Literal["as-trained", "none"] = "as-trained"
     """How a folder's or archive's images are cut before resizing: a central fraction, as the training shards were,
     or not at all. Shards and .bin files are taken as they are."""
@@ -32,8 +34,9 @@ class EvalSet(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "EvalSet":
-        if sum(map(bool, (self.images, self.bin, self.embeddings))) != 1:
-            raise ValueError("give either images (with pairs) or bin" + (" or embeddings" if self.embeddings else ""))
+        if sum(map(bool, (self.images, self.bin, self.embeddings, self.drawn))) != 1:
+            more = " or embeddings" if self.embeddings else " or drawn" if self.drawn else ""
+            raise ValueError(f"give either images (with pairs) or bin{more}")
         if (self.only or self.without or self.held_out) and self.images is None:
             raise ValueError("only, without and held_out select of a shard set: name one in images")
         return self

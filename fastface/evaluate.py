@@ -5,7 +5,10 @@
 --bin FILE                              an InsightFace pair file
 --protocol templates --images DIR --templates FILE --template-pairs FILE    IJB-A, IJB-B, IJB-C, YouTube Faces
 --protocol match --embeddings FOLDER --pairs FILE      a run of task match, with the plain cosine beside it
+--protocol fusion --embeddings A B C --pairs FILE      a run of task fusion, with simpler ways to fuse beside it
 --protocol liveness --images SHARDS --dev SHARDS       attack detection; several --checkpoint are an ensemble
+--protocol leave-one-source-out --config FILE... --data SHARDS...   trains a run for each source on all the others and
+                                                       tests it there; options of the YAML as in train.py
 Without --checkpoint, on a folder that tools/embed.py made:
 --protocol identification --embeddings FOLDER          1:N, in a gallery drawn from the folder
 --protocol all-pairs --embeddings FOLDER               every pair there is, counted exactly; also under torchrun
@@ -56,6 +59,13 @@ PROTOCOLS = {
         ("scores", "checkpoint", "images", "pairs", "dev", "at", "at_fmr", "at_iapar", "batch_size", "device", "out"),
         "scores",
     ),
+    "fusion": Protocol(
+        "fastface.assess.fusion",
+        "assess_fusion",
+        ("checkpoint", "embeddings", "trained_on", "pairs", "seed", "device", "out"),
+        "checkpoint",
+        several=("embeddings",),
+    ),
     "identification": Protocol(
         "fastface.assess.identification",
         "assess_identification",
@@ -67,18 +77,27 @@ PROTOCOLS = {
         "assess_all",
         ("embeddings", "targets", "precision", "state", "checkpoint", "images", "batch_size", "device", "out"),
     ),
+    "leave-one-source-out": Protocol(
+        "fastface.assess.leave_one_out",
+        "assess_leave_one_out",
+        ("config", "data", "overrides", "minutes", "out"),
+        "data",
+    ),
 }
 
 
 def main() -> int:
     parser = build_parser()
-    options = vars(parser.parse_args())
+    known, options_of_run = parser.parse_known_args()
+    options = {**vars(known), "overrides": options_of_run}
     name = options.pop("protocol")
+    if options_of_run and name != "leave-one-source-out":
+        parser.error(f"unrecognized arguments: {' '.join(options_of_run)}")
     if name == "pairs" and options["pairs"] == "all":
         name, options["pairs"] = "all-pairs", parser.get_default("pairs")
     protocol = PROTOCOLS[name]
     for option in sorted(options.keys() - set(protocol.options)):
-        if options.pop(option) != parser.get_default(option):
+        if options.pop(option) not in (parser.get_default(option), []):
             parser.error(f"--{option.replace('_', '-')} has no meaning with --protocol {name}")
     if protocol.needed and not options[protocol.needed]:
         parser.error(f"--protocol {name} needs --{protocol.needed}")
@@ -158,6 +177,11 @@ def build_parser() -> argparse.ArgumentParser:
     searches.add_argument("--candidates", type=int, default=50, help="ranks that are counted (default: 50)")
     searches.add_argument("--rank", type=int, default=1, help="within which TPIR wants the mate (default: 1)")
 
+    fusion = parser.add_argument_group("--protocol fusion")
+    fusion.add_argument(
+        "--trained-on", type=Path, nargs="+", default=(), metavar="FOLDER", help="the run's embeddings, if moved"
+    )
+
     attacks = parser.add_argument_group("--protocol liveness, full-system", "ISO/IEC 30107-3, see README.md")
     attacks.add_argument(
         "--dev", type=Path, nargs="+", default=(), metavar="SET", help="development set(s), to choose thresholds on"
@@ -178,6 +202,12 @@ def build_parser() -> argparse.ArgumentParser:
     attacks.add_argument(
         "--at-iapar", type=float, default=0.05, help="attacks a full system may accept (default: 0.05)"
     )
+    folds = parser.add_argument_group("--protocol leave-one-source-out", "goes on where it was")
+    folds.add_argument("--config", type=Path, nargs="+", default=(), metavar="FILE", help="as for train.py")
+    folds.add_argument(
+        "--data", type=Path, nargs="+", default=(), metavar="SHARDS", help="with sources, or several, each a source"
+    )
+    folds.add_argument("--minutes", type=float, metavar="M", help="for all folds, about (on a CPU: 30; 0: no limit)")
 
     every = parser.add_argument_group("--protocol all-pairs")
     every.add_argument(

@@ -12,6 +12,14 @@ from accelerate.utils import DistributedDataParallelKwargs
 from fastface.config import RunConfig
 
 
+def memory_mb() -> tuple[float, float]:
+    """Return what this process holds in memory and the most it has held, in 1e6 bytes; Linux."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        told = dict(line.split(":", 1) for line in file)
+    now, most = (int(told[key].split()[0]) * 1024 / 1e6 for key in ("VmRSS", "VmHWM"))
+    return now, most
+
+
 def start_processes(config: RunConfig) -> Accelerator:
     """Join the other processes, choose device, precision and thread count."""
     want = config.runtime.device

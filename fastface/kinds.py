@@ -13,6 +13,8 @@ from fastface.data.index import Index
 from fastface.eval_settings import EvalConfig
 from fastface.evaluation import OpenedSets
 from fastface.evaluators import Evaluators
+from fastface.fusion_card import FusionCard, fusion_card
+from fastface.fusion_evaluation import FusionEvaluators
 from fastface.liveness_card import LivenessCard, liveness_card
 from fastface.liveness_evaluation import LivenessEvaluators
 from fastface.match_evaluation import MatchEvaluators
@@ -42,6 +44,10 @@ KINDS: dict[str, Kind] = {
     "match": Kind(
         _match_card,
         lambda config, card, device: MatchEvaluators(config, MatchCard.model_validate(card).embedding_sizes, device),
+    ),
+    "fusion": Kind(
+        fusion_card,
+        lambda config, card, device: FusionEvaluators(config, FusionCard.of(card), device),
     ),
     "liveness": Kind(
         liveness_card,

@@ -1,4 +1,4 @@
-"""Pictures of a subject and a liveness model -> live or not, at the threshold of its card."""
+"""Pictures of a subject, or a clip, and a model of live and spoof -> live or not, at the threshold of its card."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from fastface.clip_scorer import load_temporal
 from fastface.data.images import Rejected
 from fastface.decision import Step, ms_since
 from fastface.face_cut import Cut, FaceFinder, Seen, cut_for
@@ -21,7 +22,7 @@ class Scorer(Protocol):
     card: Any
     origin: str
 
-    def scores(self, images: np.ndarray) -> np.ndarray:
+    def scores(self, pictures: np.ndarray, /) -> np.ndarray:
         """Return the probability of live, float32 [B], of uint8 RGB images [B, H, W, 3] of the card's size."""
         ...
 
@@ -61,6 +62,59 @@ class LiveCheck:
         if live:
             return step, None
         return step, f"{subject} is not live: {score:.4f} < {wanted:.4f} (threshold {about}; {Path(self.name).name})"
+
+
+class ClipCheck:
+    """A model of clips, how it wants their frames, and its threshold."""
+
+    def __init__(self, scorer: Scorer, name: str, cut: Cut, threshold: LiveThreshold) -> None:
+        self.scorer, self.name, self.cut, self.threshold = scorer, name, cut, threshold
+
+    @property
+    def frames(self) -> int:
+        """How many frames it looks at."""
+        return self.scorer.card.frames
+
+    @property
+    def duration_s(self) -> float | None:
+        """Of what it looks at; None: all of a clip."""
+        return self.scorer.card.duration_s
+
+    def __call__(self, subject: str, images: Sequence[np.ndarray], seen: Sequence[Seen]) -> tuple[Step, str | None]:
+        """Judge a clip of `frames` frames as LiveCheck does; one without a face is cut where the nearest's is."""
+        began = time.perf_counter()
+        there = np.array([i for i, one in enumerate(seen) if one.face is not None])
+        faces = [seen[int(there[np.abs(there - i).argmin()])].face if len(there) else None for i in range(len(seen))]
+        try:
+            clip = np.stack([self.cut(image, face) for image, face in zip(images, faces, strict=True)])
+        except Rejected as error:
+            return self._judged(subject, began, None, str(error))
+        return self._judged(subject, began, float(self.scorer.scores(clip[None])[0]), f"{len(clip)} frames")
+
+    def _judged(self, subject: str, began: float, score: float | None, what: str) -> tuple[Step, str | None]:
+        wanted, about = self.threshold
+        live = score is not None and score >= wanted
+        said = f"{'live' if live else 'not live'}, {what} ({Path(self.name).name}, {self.cut})"
+        step = Step("temporal", subject, ms_since(began), said, score, wanted, live, self.name)
+        if live:
+            return step, None
+        found = what if score is None else f"{score:.4f} < {wanted:.4f}"
+        return step, f"{subject} is not a living person's clip: {found} (threshold {about}; {Path(self.name).name})"
+
+
+def load_clip_check(
+    model: str | Path,
+    finder: FaceFinder | None,
+    *,
+    rule: str | None = None,
+    threshold: float | None = None,
+    align: str | None = None,
+    device: str = "cpu",
+) -> ClipCheck:
+    """Load a model of clips with its threshold; the arguments are those of `load_live_checks`."""
+    scorer = load_temporal(model, device=device)
+    cut = cut_for(scorer.card, str(model), finder, align, flag="--liveness-align")
+    return ClipCheck(scorer, str(model), cut, _threshold(scorer.card, str(model), rule, threshold))
 
 
 def load_live_checks(

@@ -44,9 +44,7 @@ class LivenessCard(BaseModel):
     std: PerColour
     """The network takes (pixel - mean) / std, float32; one number, or one for each of red, green and blue."""
     crop: float | str | None = None
-    """How images were cut before resizing, as given to make_shards --crop or --align; null: not cut."""
-    context: float | None = None
-    """Sides of the cut-out in sides of the face's box, where it was cut around one; null: not known."""
+    """How images were cut before resizing, as meta.json of the shards has it ("context-2.7"); null: not cut."""
     classes: tuple[str, ...]
     """What the logits are of."""
     live: int = 0

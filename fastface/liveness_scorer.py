@@ -88,7 +88,7 @@ def liveness_network(saved: Checkpoint, card: LivenessCard, *, trained: bool = T
     assert isinstance(config.task, LivenessTask)
     torch.manual_seed(config.seed)
     model = config.model.model_copy(update={"pretrained": False})
-    network = build_liveness_network(config.task, model, config.data, len(card.classes))
+    network = build_liveness_network(config.task, model, config.data, card.classes)
     if trained:
         network.load_state_dict(read_network(saved.path))
     shipped = DeployedLiveness(network, config.model.window, config.task.patch_px)

@@ -10,7 +10,7 @@ from torch import nn
 
 from fastface import dist
 from fastface.data.embedding_index import EmbeddingIndex
-from fastface.data.embeddings import usable
+from fastface.data.embeddings import Embeddings, usable
 from fastface.eval_settings import EvalConfig, EvalSet
 from fastface.evaluation import OpenedSets, Result
 from fastface.metrics.dependence import persons_of_pairs
@@ -34,16 +34,23 @@ class EmbeddingPairs(NamedTuple):
     about: str
 
 
-def open_embedding_pairs(settings: EvalSet, sizes: Sequence[int], *, seed: int = 0) -> EmbeddingPairs:
-    """Open what an evaluation set names, for models of these embedding sizes.
+def open_embedding_pairs(
+    settings: EvalSet,
+    sizes: Sequence[int],
+    *,
+    seed: int = 0,
+    drawn: Sequence[Embeddings] = (),
+    what: str = "matcher compares",
+) -> EmbeddingPairs:
+    """Open what an evaluation set names, or embeddings that were drawn, for what takes these embedding sizes.
 
     Raises:
         ValueError: where a folder is missing or of other models, a pair's image is not there, or pairs cannot be drawn.
     """
-    index = EmbeddingIndex(settings.embeddings, failed_too=True)
+    index = EmbeddingIndex(settings.embeddings or drawn, failed_too=True)
     if index.sizes != tuple(sizes):
         raise ValueError(
-            f"{index.path} holds embeddings of {_listed(index.sizes)} values, the matcher compares {_listed(sizes)}: "
+            f"{index.path} holds embeddings of {_listed(index.sizes)} values, the {what} {_listed(sizes)}: "
             "give the embeddings of the same models, in the same order"
         )
     if isinstance(settings.pairs, Path):
@@ -81,8 +88,9 @@ def score_pairs(opened: EmbeddingPairs, score: Score) -> np.ndarray:
 
 def cosine_scores(opened: EmbeddingPairs) -> dict[str, np.ndarray]:
     """Score all pairs without any learning: by the cosine of each model, and by their mean; float32 [P] each."""
-    folders = opened.index.folders
-    rows = [pair_scores(f.rows, opened.pairs.first, opened.pairs.second) for f in folders]
+    index, pairs = opened.index, opened.pairs
+    where = zip(index.folders, index.row, strict=True)
+    rows = [pair_scores(folder.rows, row[pairs.first], row[pairs.second]) for folder, row in where]
     if len(rows) == 1:
         return {"cosine": rows[0]}
     each = {f"cosine {n}": scores for n, scores in enumerate(rows, start=1)}
@@ -119,14 +127,21 @@ class MatchEvaluators(OpenedSets[EmbeddingPairs]):
 
     def __init__(self, config: EvalConfig, sizes: Sequence[int], device: torch.device) -> None:
         self.device = device
-        super().__init__(config, lambda settings: open_embedding_pairs(settings, sizes, seed=config.seed))
+        super().__init__(config, lambda settings: self.open_one(settings, tuple(sizes), config.seed))
 
     def run(self, network: nn.Module) -> dict[str, float]:
         """Score every set with the network as it is; figures under `set/metric`, the same on every process."""
-        score = module_score(network, self.device)
         values: dict[str, Any] = {}
         if dist.is_main():  # comparing is cheap: the others wait for less than they would need to be sent
             for name, opened in self.sets.items():
-                result = figures_of(opened, score_pairs(opened, score), intervals=False)
+                result = figures_of(opened, self.scores(network, opened), intervals=False)
                 values |= {f"{name}/{key}": value for key, value in result.metrics.items()}
         return dist.share(values)
+
+    def open_one(self, settings: EvalSet, sizes: tuple[int, ...], seed: int) -> EmbeddingPairs:
+        """Open an evaluation set."""
+        return open_embedding_pairs(settings, sizes, seed=seed)
+
+    def scores(self, network: nn.Module, opened: EmbeddingPairs) -> np.ndarray:
+        """Score the pairs of a set by what a run ships, float32 [P]."""
+        return score_pairs(opened, module_score(network, self.device))

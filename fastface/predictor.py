@@ -177,14 +177,15 @@ class Start(NamedTuple):
 def load_backbone_from(path: Path, task: nn.Module) -> Start:
     """Start a task's backbone from a RUN, a step folder or a .safetensors file.
 
-    A classifier starts anew where the file has none, or one of another number of classes.
+    A classifier starts anew where the file has none, or one of other classes.
     """
-    origin, normalisation = str(path), None
+    origin, normalisation, classes = str(path), None, None
     if path.suffix != ".safetensors":
         saved = find_checkpoint(path)
-        path, origin, normalisation = saved.path, str(saved.path), _normalisation_of(saved.state["card"])
+        path, origin, card = saved.path, str(saved.path), saved.state["card"]
+        normalisation, classes = _normalisation_of(card), card.get("classes")
     backbone: Any = task.backbone
-    tensors = backbone.adapted(read_network(path))
+    tensors = backbone.adapted(read_network(path), classes)
     new = {name: value for name, value in backbone.state_dict().items() if name.startswith(backbone.may_be_new)}
     try:
         backbone.load_state_dict(new | tensors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from fastface.card import Calibration, Threshold
 from fastface.decision import Step, ms_since
-from fastface.embedding import open_model
+from fastface.embedding import open_model, weights_digest
 from fastface.face_cut import Cut, FaceFinder, cut_for
 from fastface.predictor import Embedder
 
@@ -53,6 +54,7 @@ class Recognition:
             raise ValueError(f"--align {align} has no meaning: the models' cards say how faces are cut; leave it out")
         widths = tuple(_width(model.embedder) for model in self.models)
         self.fuser = None if fusion is None else _load_fusion(fusion, widths, device)
+        self.fusion_sha256 = None if fusion is None else weights_digest(Path(fusion))
 
     @property
     def cuts(self) -> tuple[Cut, ...]:
@@ -62,7 +64,11 @@ class Recognition:
     @property
     def sizes(self) -> tuple[int, ...]:
         """Values of the embeddings that stand side by side; of one where they are fused."""
-        return tuple(_width(model.embedder) for model in self.models) if self.fuser is None else (self.fuser.size,)
+        return (
+            tuple(_width(model.embedder) for model in self.models)
+            if self.fuser is None
+            else (self.fuser.card.embedding_size,)
+        )
 
     @property
     def origin(self) -> str:
@@ -120,12 +126,18 @@ class Recognition:
             about = {key: getattr(model.embedder.card, key) for key in keys}
             about = {key: list(value) if isinstance(value, tuple) else value for key, value in about.items()}
             models.append({"sha256": model.sha256, **about, "crop": model.cut.crop, "margin": model.cut.margin})
-        return {"models": models, "fusion": None if self.fuser is None else self.fuser.sha256}
+        return {"models": models, "fusion": self.fusion_sha256}
 
 
 def _width(embedder: Embedder) -> int:
     return embedder.card.embedding_size * (2 if embedder.card.flip == "concat" else 1)
 
 
-def _load_fusion(fusion: str | Path, sizes: tuple[int, ...], device: str) -> Any:
-    raise ValueError(f"{fusion}: fusion is not there yet {sizes} {device}")
+def _load_fusion(fusion: str | Path, widths: tuple[int, ...], device: str) -> Any:
+    fuser = importlib.import_module("fastface.fuser").load_fusion(fusion, device=device)
+    if tuple(fuser.card.embedding_sizes) != widths:
+        raise ValueError(
+            f"{fusion} fuses embeddings of {' + '.join(map(str, fuser.card.embedding_sizes))} values, the recognition "
+            f"models make {' + '.join(map(str, widths))}: give those that it was trained on, in their order"
+        )
+    return fuser

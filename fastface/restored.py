@@ -15,6 +15,7 @@ from fastface.data.plan import Plan
 from fastface.data.plans.mined import Mined
 from fastface.data.plans.neighbours import read_neighbours
 from fastface.ema import WeightAverage
+from fastface.fusion_settings import FusionTask
 from fastface.inherited import load_teacher, start_centres
 from fastface.liveness_settings import LivenessTask
 from fastface.optim import build_optimizer, parameter_groups
@@ -25,6 +26,7 @@ from fastface.tasks import build_task
 from fastface.tasks.arcface import ArcFace
 from fastface.tasks.base import Task
 from fastface.tasks.distill import Teacher
+from fastface.tasks.fusion import Start, start_of
 from fastface.temporal_settings import TemporalTask
 
 
@@ -52,6 +54,7 @@ def restored_task(config: RunConfig, index: Index, saved: checkpoint.Checkpoint 
         teacher=teacher,
         embedding_sizes=index.sizes if isinstance(index, EmbeddingIndex) else (),
         embedding_mean=embedding_mean(config, index) if saved is None else None,
+        fusion_start=fusion_start(config, index) if saved is None else None,
         classes=classes_of(config, index),
     )
     if config.train.precision == "fp64":
@@ -89,6 +92,16 @@ def embedding_mean(config: RunConfig, index: Index) -> torch.Tensor | None:
         return None
     assert isinstance(index, EmbeddingIndex)
     return torch.from_numpy(index.mean())
+
+
+def fusion_start(config: RunConfig, index: Index) -> Start | None:
+    """Return what the training embeddings give a fusion to start from."""
+    if not isinstance(config.task, FusionTask):
+        return None
+    assert isinstance(index, EmbeddingIndex)
+    task = config.task
+    size = None if task.network == "mlp" else task.embedding_size or sum(index.sizes)
+    return start_of(index, map_size=size, kind=task.start)
 
 
 def restored_teacher(

@@ -28,7 +28,9 @@ from fastface.data.plan import Plan
 from fastface.data.selection import Selection, select
 from fastface.data.shard_cache import CacheOptions
 from fastface.ema import WeightAverage
-from fastface.hardware import decode_threads_of, decoder_of, memory_told, start_processes
+from fastface.fusion_card import draw_embeddings
+from fastface.fusion_settings import FusionTask
+from fastface.hardware import decode_threads_of, decoder_of, memory_mb, memory_told, start_processes
 from fastface.kinds import KINDS
 from fastface.leakage import check_leakage
 from fastface.optim import LateStart, Schedule, build_schedule
@@ -69,6 +71,8 @@ class Run:
     """What happened while building, to be said once the log is open."""
     lock: Any
     """Held for as long as the run lives: a second process cannot write to the same folder."""
+    imported_mb: float
+    """Memory of this process before anything was built, 1e6 bytes."""
 
     def labels_of(self, step: int) -> np.ndarray:
         """Return the identities of a step's whole batch, over all processes, int64 [batch_size]."""
@@ -99,6 +103,7 @@ def build_run(command: Command) -> Run:
     Raises:
         ValueError: for settings that contradict each other, the data, the checkpoint or the launcher.
     """
+    imported_mb = memory_mb()[0]
     config, notes = command.config, []
     accelerator = start_processes(config)
     index = open_data(config)
@@ -193,6 +198,7 @@ def build_run(command: Command) -> Run:
         best=best,
         notes=notes,
         lock=lock,
+        imported_mb=imported_mb,
     )
 
 
@@ -248,6 +254,8 @@ def schedule_of(config: RunConfig, total_steps: int, steps_per_epoch: int) -> Sc
 
 def open_data(config: RunConfig) -> Index:
     data = config.data
+    if isinstance(config.task, FusionTask) and config.task.drawn is not None:
+        return EmbeddingIndex(draw_embeddings("train", config.task.drawn))
     if data.embeddings:
         return EmbeddingIndex(data.embeddings)
     selection = Selection(data.only, data.without, data.held_out)

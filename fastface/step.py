@@ -92,7 +92,7 @@ def _compare_all(run: Run, batches: Iterator[Batch], step: int, watch: Watch) ->
         run.accelerator.backward(out.loss)
     assert leaf.grad is not None
     if any(p.requires_grad for p in run.task.backbone.parameters()):  # else all of it was loaded and is kept as it is
-        for batch, gradient in zip(kept, leaf.grad.split(run.state["micro_batch"]), strict=True):
+        for batch, gradient in zip(kept, leaf.grad.split([len(rows) for rows in embeddings]), strict=True):
             with _synchronised(run, batch.micro == run.accumulation - 1):
                 with watch("forward"):
                     embedding = _embed(run, batch)

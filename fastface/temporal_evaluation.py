@@ -12,9 +12,10 @@ from fastface.data.attacks import read_attacks
 from fastface.data.image_sets import ShardImages
 from fastface.data.index import Index
 from fastface.data.plans import Clips
+from fastface.data.selection import select
 from fastface.eval_settings import EvalConfig, EvalSet
 from fastface.evaluation import OpenedSets, embed_images
-from fastface.evaluators import check_image_size
+from fastface.evaluators import check_image_size, selection_of
 from fastface.liveness_evaluation import log_loss
 from fastface.liveness_scorer import live_probability
 from fastface.metrics.attacks import attack_figures
@@ -67,20 +68,10 @@ def open_clips(
             f"{settings.images or settings.bin} is no shard set: task temporal is evaluated on `images`, a folder of "
             "clips made by tools/make_shards.py"
         )
-    index = Index.open(settings.images)
+    index = select([Index.open(settings.images)], selection_of(settings), "eval.sets")[0]
     check_image_size(index, size)
     found = read_attacks(index)
-    plan = Clips(
-        index,
-        frames,
-        frames,
-        0,
-        too_few="repeat",
-        duration_s=duration_s,
-        evaluation=True,
-        windows=windows or settings.windows,
-    )
-    records = np.stack([plan[step].records for step in range(plan.steps_per_epoch)])  # [W, T]
+    records, notes = windows_of(index, frames, duration_s, windows or settings.windows)
     first = records[:, 0]
     if found.live[first].all() or not found.live[first].any():
         raise ValueError(f"{index.path} has live or spoof clips only; a model of clips is judged on both")
@@ -93,8 +84,14 @@ def open_clips(
         attack,
         None if subject is None else np.asarray(subject[first], np.int64),
         f"{len(np.unique(clip)):,} clips of {settings.images}",
-        plan.notes,
+        notes,
     )
+
+
+def windows_of(index: Index, frames: int, duration_s: float | None, windows: int = 1) -> tuple[np.ndarray, list[str]]:
+    """Return the records of every clip's windows, int64 [W, T], and what is to be said of them."""
+    plan = Clips(index, frames, frames, 0, too_few="repeat", duration_s=duration_s, evaluation=True, windows=windows)
+    return np.stack([plan[step].records for step in range(plan.steps_per_epoch)]), plan.notes
 
 
 def score_windows(opened: ClipSet, scorer: ClipScorer, *, batch: int) -> np.ndarray:

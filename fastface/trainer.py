@@ -9,7 +9,7 @@ from fastface import checkpoint, dist
 from fastface.data.damage import Bad
 from fastface.durable import append_csv
 from fastface.evaluation import OpenedSets
-from fastface.hardware import memory_told
+from fastface.hardware import memory_mb, memory_told
 from fastface.kinds import build_evaluators
 from fastface.log import Log
 from fastface.metrics.verification import metric_direction
@@ -120,8 +120,11 @@ def loop(run: Run, stop: dist.StopRequest, log: Log, evaluators: OpenedSets[Any]
             break
     summary = log.summary()
     log.say(f"done: {done} steps, {summary['images_per_s']:,.0f} images/s, data wait {summary['data_wait']:.1%}")
+    most, imported = memory_mb()[1], run.imported_mb
+    log.say(f"memory: {imported:,.0f} MB after the imports, {most:,.0f} MB at most: {most - imported:+,.0f} MB")
     if dist.is_main():
-        checkpoint.write_json(run.folder / "summary.json", {"steps": done, **summary, "best": run.best})
+        memory = {"imported_mb": imported, "most_mb": most}
+        checkpoint.write_json(run.folder / "summary.json", {"steps": done, **summary, **memory, "best": run.best})
     return 0
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from fastface.capture import Capture
+from fastface.capture import FRAMES, Capture
 from fastface.card import Threshold
 from fastface.comparator import LoadedMatcher, load_matcher
 from fastface.decision import Comparison, Decision, Step, ms_since
 from fastface.detection import DetectorSpec
 from fastface.face_cut import FaceFinder
-from fastface.live_check import load_live_checks
+from fastface.live_check import load_clip_check, load_live_checks
 from fastface.metrics.scores import unit
 from fastface.recognition import Recognition
 from fastface.spelling import nearest
@@ -24,7 +25,7 @@ LIVE = ("both", "second")
 
 
 class Verifier:
-    """Compare two photographs.
+    """Compare two photographs or clips.
 
     >>> verifier = Verifier("runs/demo/20261122T170000Z")
     >>> verifier.compare("a.jpg", "b.jpg").similarity
@@ -37,6 +38,9 @@ class Verifier:
         match: what compares the embeddings, a run or file of task match; None: the cosine does.
         detector: what finds faces, NAME:FILE as for make_shards.py; None: the photographs show what the models saw.
         liveness: models by each of which a photograph must show a living person.
+        temporal: a model of clips by which a clip must show a living person; then there are no photographs to judge.
+        frames: of a clip that are looked at; `temporal` has its own number.
+        fps: rate at which the pictures of a folder were taken.
         live: both; or second, where the first is a picture that is trusted, such as an enrolled or a passport's one.
         liveness_rule: which threshold of their cards, such as "bpcer 0.01"; None: the first.
         liveness_threshold: for all of them, instead of their cards'.
@@ -57,6 +61,9 @@ class Verifier:
         align: str | None = None,
         pick: str = "largest",
         liveness: Sequence[str | Path] = (),
+        temporal: str | Path | None = None,
+        frames: int = FRAMES,
+        fps: float | None = None,
         live: str = "both",
         liveness_rule: str | None = None,
         liveness_threshold: float | None = None,
@@ -80,23 +87,24 @@ class Verifier:
             check_match(self.matcher, self.recognition)
         if live not in LIVE:
             raise ValueError(f"--live {live!r}{nearest(live, LIVE)}; choose one of {', '.join(LIVE)}")
-        checks = load_live_checks(
-            liveness,
-            finder,
-            rule=liveness_rule,
-            threshold=liveness_threshold,
-            align=liveness_align,
-            device=device,
-        )
-        self.capture, self.live = Capture(self.recognition.cuts, finder, checks), live
-        self.checked = finder is not None or len(models) > 1 or bool(checks)
+        rules: dict[str, Any] = {
+            "rule": liveness_rule,
+            "threshold": liveness_threshold,
+            "align": liveness_align,
+            "device": device,
+        }
+        checks = load_live_checks(liveness, finder, **rules)
+        clip_check = None if temporal is None else load_clip_check(temporal, finder, **rules)
+        self.capture = Capture(self.recognition.cuts, finder, checks, clip_check, frames=frames, fps=fps)
+        self.live = live
+        self.checked = finder is not None or len(models) > 1 or bool(checks) or clip_check is not None
         self.prior = prior
         decides = self.recognition if self.matcher is None else self.matcher.card
         self.calibration = decides.calibration
         self.threshold = threshold_for(decides.thresholds, target_fmr, str(match or fusion or models[0]))
 
     def rows(self, path: str | Path) -> np.ndarray:
-        """Return the embedding [1, D] of one photograph, prepared as the training images were, not of unit length."""
+        """Return the embedding [1, D] of a photograph or clip, prepared as training images were, not of unit length."""
         captured = self.capture(path, live=False)
         if captured.refusals:
             raise ValueError("; ".join(captured.refusals))
@@ -107,7 +115,7 @@ class Verifier:
         return unit(self.rows(path))[0]
 
     def compare(self, first: str | Path, second: str | Path) -> Decision:
-        """Say whether two photographs are accepted as one person, and why.
+        """Say whether two photographs or clips are accepted as one person, and why.
 
         Raises:
             ValueError: where one cannot be read.

@@ -1,7 +1,8 @@
 """python fastface/verify.py --recognition FILE a.jpg b.jpg: are the two faces one person's, and what that rests on.
 
 With --detector, every photograph is cut to its face as the models' cards say; with --liveness it must show a living
-person. Then each step is printed with its time and its score, and one decision with its reasons.
+person, with --temporal every clip. Then each step is printed with its time and its score, and one decision with its
+reasons.
 
 exit codes: without these options 0 whatever the comparison says, as ever; with them, or with --strict: 0 accepted,
 1 not accepted. 2: wrong models or photographs.
@@ -35,7 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("photos", type=Path, nargs="*", metavar="PHOTO", help="two photographs")
+    add(
+        "photos", type=Path, nargs="*", metavar="PHOTO", help="two photographs or clips: a video, or a folder of frames"
+    )
     several = {"type": Path, "nargs": "+", "action": Several, "metavar": "FILE"}
     add("--recognition", **several, required=True, help="model.onnx, run or step folder; several for --fusion")
     add("--fusion", type=Path, metavar="FILE", help="makes one embedding of several --recognition: of task fusion")
@@ -44,6 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--align", help="how faces are cut for models whose cards do not say: five-point, crop, pad, none (not at all)")
     add("--pick", choices=("largest", "centre"), default="largest", help="which of several faces (default: largest)")
     add("--liveness", **several, default=[], help="a photograph must show a living person by each of these models")
+    add("--temporal", type=Path, metavar="FILE", help="a clip must show a living person by this model of task temporal")
+    add("--frames", type=int, default=8, help="of a clip that are looked at (8; --temporal has its own number)")
+    add("--fps", type=float, help="of a folder of frames, for --temporal models that look at so many seconds")
     add("--live", choices=("both", "second"), default="both", help="second: the first is a picture that is trusted")
     add("--liveness-rule", metavar="RULE", help="which threshold of their cards, such as 'bpcer 0.01' (the first)")
     add("--liveness-threshold", type=float, metavar="P", help="smallest probability of live (default: their cards')")

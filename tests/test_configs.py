@@ -36,6 +36,8 @@ MEASURED = {
     "lfw_finetune",
     "match",
 }  # those whose header has figures of ours; `make demo` runs the first
+LIVENESS = {"liveness", "liveness_mobilenetv3", "liveness_minifasnet"}
+"""Trained beside smoke/attacks.yaml."""
 
 
 class Recipe(NamedTuple):
@@ -137,7 +139,7 @@ RECIPES = {
 
 
 def test_every_recipe_is_here() -> None:
-    assert set(RECIPES) | MEASURED == RECIPES_THERE
+    assert set(RECIPES) | MEASURED | LIVENESS == RECIPES_THERE
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -279,18 +281,42 @@ def smoke(folder: Path, shards: Path, name: str, start: dict[str, str]) -> Path:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_trains_and_goes_on_to_the_bit(name: str, shards: Path, start: dict[str, str], tmp_path: Path) -> None:
-    config, steps = smoke(tmp_path, shards, name, start), RECIPES[name].steps
+    assert_a_run_goes_on_to_the_bit(smoke(tmp_path, shards, name, start), RECIPES[name].steps, tmp_path)
+
+
+def assert_a_run_goes_on_to_the_bit(config: Path, steps: int, folder: Path) -> None:
     straight = run_here(config)
     assert list(losses(straight)) == list(range(1, steps + 1))
     assert np.isfinite(list(losses(straight).values())).all()
     assert steps >= 4
-    copy = tmp_path / "again"
+    copy = folder / "again"
     shutil.copytree(straight, copy)
     shutil.rmtree(copy / "checkpoints" / f"step-{steps:08d}")
     run_here(config, resume=str(copy))
     assert f"resuming from {copy}/checkpoints/step-{steps // 2:08d}" in (copy / "log.txt").read_text()
     assert (copy / "metrics.jsonl").read_text() == (straight / "metrics.jsonl").read_text()
     assert_same_bits(weights(copy, steps), weights(straight, steps))
+
+
+@pytest.fixture(scope="module")
+def attacks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the set of smoke/attacks.yaml's header, smaller."""
+    folder = tmp_path_factory.mktemp("attacks")
+    words = f"--out {folder}/faces --identities 10 --images 2 --size 56 --attacks print,replay --workers 1"
+    tool("make_faces").main(words.split())
+    convert(Options("liveness", folder / "faces", folder / "set", workers=1, split={"train": 0.8, "val": 0.2}))
+    return folder / "set"
+
+
+@pytest.mark.parametrize("name", sorted(LIVENESS))
+def test_a_recipe_of_liveness_trains_and_goes_on_to_the_bit(name: str, attacks: Path, tmp_path: Path) -> None:
+    files = [ROOT / "configs" / f"{name}.yaml", ROOT / "configs" / "smoke" / "attacks.yaml"]
+    options = (
+        f"--out {tmp_path}/runs --data.shards {attacks}/train --eval.sets.val.images {attacks}/val --runtime.threads 1 "
+        "--log.tensorboard False --train.max_steps 6 --checkpoint.every_steps 3"
+    )
+    (tmp_path / "merged.yaml").write_text(load_config(*files, overrides=options.split()).dump())
+    assert_a_run_goes_on_to_the_bit(tmp_path / "merged.yaml", 6, tmp_path)
 
 
 def test_what_is_loaded_waits_and_then_learns_slowly(shards: Path, start: dict[str, str], tmp_path: Path) -> None:

@@ -62,9 +62,11 @@ def test_every_kind_is_a_valid_recipe_of_a_known_network(kind: str) -> None:
             embedding_size=config.model.embedding_size,
             input_size=network_size(config.data, config.model),
         )
-    assert network.input_size == {"mobilefacenet_128d": (96, 112), "inception_resnet_v1": (160, 160)}.get(
-        kind, (112, 112)
-    )
+    assert network.input_size == {
+        "mobilefacenet_128d": (96, 112),
+        "inception_resnet_v1": (160, 160),
+        "minifasnet": (80, 80),
+    }.get(kind, (112, 112))
 
 
 def test_what_does_not_fit_is_said_with_the_file(tmp_path: Path) -> None:

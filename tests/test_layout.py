@@ -21,6 +21,7 @@ FLOORS = [
         "plan_settings",
         "task_settings",
         "eval_settings",
+        "fusion_settings",
         "liveness_settings",
         "temporal_settings",
         "dist",

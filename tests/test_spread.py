@@ -21,6 +21,7 @@ IDENTITIES = "data: {plan: {name: per-identity, images: 4}}"
 PAIRS = "data: {plan: {name: pairs}}"
 ROWS = "data: {shards: null, embeddings: ROWS}"
 ARCFACE = "{name: arcface, s: 16, margin: {name: arcface, m: 0.2}}"
+FUSED_SETS = "{name: fusion, network: mlp, hidden: [8], embedding_size: 8, set_size: 2, pooling: attention, "
 OBJECTIVES: dict[str, tuple[str, ...]] = {
     "arcface": (ARCFACE,),
     "cosface": ("{name: arcface, s: 16, margin: {name: cosface, m: 0.2}}",),
@@ -45,6 +46,9 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
     "pair": ("{name: pair}", PAIRS),
     "pair contrastive": ("{name: pair, loss: contrastive, margin: 1.0}", PAIRS),
     "mixture": (ARCFACE.replace("s:", "triplet: {mining: hardest}, triplet_weight: 2, s:"), IDENTITIES),
+    "fusion": ("{name: fusion, hidden: [8], embedding_size: 8, network: skip, loss: {name: supcon}}", ROWS, IDENTITIES),
+    "fusion sets": (FUSED_SETS + "loss: {name: contrastive, margin: 0.9}}", ROWS, IDENTITIES),
+    "fusion arcface": (FUSED_SETS + "loss: {name: arcface, s: 16}}", ROWS, IDENTITIES),
     "match": ("{name: match, hidden: [8], centre: true}", ROWS, PAIRS),
 }
 BY_MICRO_BATCH: dict[str, tuple[str, ...]] = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone need not be installed
 
@@ -65,7 +67,7 @@ def parse(arguments: list[str] | None) -> dict:
     parser = argparse.ArgumentParser(
         prog="make_shards.py",
         description="Make tar shards, an index and a list of what was refused from a raw dataset of faces.",
-        epilog="kinds:\n" + "\n".join(f"  {name:<11}{kind.help}" for name, kind in KINDS.items()) + "\n\n" + EPILOG,
+        epilog=f"kinds:\n{_lines(KINDS)}\nlayouts of liveness:\n{_lines(LAYOUTS)}\n\n{EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -127,6 +129,7 @@ def parse(arguments: list[str] | None) -> dict:
     add("--pick", choices=PICKS, default="largest", help="which of several faces (%(default)s)")
     add("--no-face", choices=NO_FACE, help="what becomes of an image without one (whole; with --context: reject)")
     add("--margin", type=float, default=MARGIN, metavar="F", help="enlarges boxes by this part of a side (%(default)s)")
+    add("--steady", action="store_true", help="one place for all frames of a clip, the median of where its faces are")
     choice = parser.add_argument_group("which images, in which order")
     add = choice.add_argument
     add("--include", type=Path, metavar="FILE", help="only the classes named in FILE, one a line")
@@ -164,7 +167,7 @@ def parse(arguments: list[str] | None) -> dict:
     crop, size, quality, lossless = (fields.pop(name) for name in ("crop", "size", "quality", "lossless"))
     if lossless is None:
         lossless = KINDS[fields["kind"]].lossless and quality is None
-    context, stretch = fields.pop("context"), fields.pop("stretch")
+    context, stretch, steady = (fields.pop(name) for name in ("context", "stretch", "steady"))
     method, detector, least, pick, no_face, margin = (
         fields.pop(name) for name in ("align", "detector", "detect_min", "pick", "no_face", "margin")
     )
@@ -177,18 +180,24 @@ def parse(arguments: list[str] | None) -> dict:
             raise ValueError("--stretch is for --crop box --context S: add these, or leave it out")
         if detector is not None and method is None:
             raise ValueError("--detector finds faces: add --align crop, pad or five-point, or --crop box --context 2.7")
+        if steady and method is None:
+            raise ValueError("--steady is for faces that are cut out: add --align, or --crop box --context 2.7")
         if method is None:
             fields["align"] = None
         else:
             around = None if context is None else Context(context, stretch)
             no_face = no_face or ("whole" if around is None else "reject")
-            fields["align"] = Alignment(method, detector, least, pick, no_face, margin, around)
+            fields["align"] = Alignment(method, detector, least, pick, no_face, margin, around, steady)
         fields["spec"] = ImageSpec(size, None if crop == "box" else crop, quality, lossless)
         fields["boxes"] = crop == "box"
         Options(**fields)
     except ValueError as error:
         parser.error(str(error))
     return fields
+
+
+def _lines(table: Mapping[str, Any]) -> str:
+    return "\n".join(f"  {name:<14}{entry.help}" for name, entry in table.items())
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -51,6 +51,7 @@ class Alignment:
     no_face: str = "whole"
     margin: float = MARGIN
     context: Context | None = None  # of method CONTEXT
+    steady: bool = False  # one place for all frames of a clip: see steady.py
 
     def __post_init__(self) -> None:
         assert (self.method == CONTEXT) == (self.context is not None)
@@ -102,12 +103,14 @@ class Alignment:
         """Raise a ValueError where nobody tells where faces are, or a column of the source would be written over."""
         if own := sorted(FACE_COLUMNS.keys() & source.columns.keys()):
             raise ValueError(f"{self.named} writes a column {own[0]!r}, and {what} has one of that name: rename it")
+        if self.steady and "clip" not in source.columns:
+            raise ValueError(f"--steady is for the frames of clips, and {what} has none: leave it out, or give --fps")
         if self.detector is None and getattr(source, self.needs) is None:
             raise ValueError(f"{self.named}: {what} has no {self.needs}; add --detector to find the faces")
 
     def essence(self) -> dict[str, Any]:
         """Return what decides the bytes of the output, as plain values."""
-        plain: dict[str, Any] = {"method": self.method, "no_face": self.no_face}
+        plain: dict[str, Any] = {"method": self.method, "no_face": self.no_face, "steady": self.steady}
         if self.context is not None:
             plain |= self.context._asdict()
         elif self.method != "five-point":

@@ -14,7 +14,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +22,8 @@ import numpy as np
 
 from fastface.conversion.annotate import Annotations
 from fastface.conversion.faces import WIDTH, Alignment, Face, Finder, choose, face_of_source, prepare_face
-from fastface.data.images import ImageSpec, Prepared, Rejected, prepare
+from fastface.conversion.steady import ClipFaces
+from fastface.data.images import ImageSpec, Prepared, Rejected, load_rgb, prepare
 from fastface.data.shards import ShardWriter, shard_name
 from fastface.durable import fsync_folder, write_durably
 
@@ -66,6 +67,7 @@ class Job:
     notes: Path  # folder of the notes that mark a shard as finished
     align: Alignment | None = None  # cut out faces
     finder: Finder | None = None  # that a detector finds
+    clips: ClipFaces = field(default_factory=ClipFaces)  # where they are, with align.steady
 
     @property
     def num_shards(self) -> int:
@@ -133,7 +135,24 @@ def prepare_record(job: Job, record: int, *, look: bool = True) -> Prepared:
 
 
 def _face(job: Job, record: int, data: bytes, image: np.ndarray) -> Face | None:
-    """Find the face of a record: by the detector, else where the source says."""
+    """Find the face of a record: by the detector, else where the source says; with `steady` that of its clip."""
+    assert job.align is not None
+    if not job.align.steady:
+        return _look(job, record, data, image)
+
+    def look_at(other: int) -> Face | None:
+        if job.finder is None:
+            return _look(job, other, b"", image)  # its pixels are not needed
+        try:
+            found = data if other == record else _read(job.source, other)
+            return _look(job, other, found, image if other == record else load_rgb(found))
+        except Rejected:  # which is noted when its own turn comes
+            return None
+
+    return job.clips.of(job.source, record, look_at)
+
+
+def _look(job: Job, record: int, data: bytes, image: np.ndarray) -> Face | None:
     assert job.align is not None
     if job.finder is None:
         return face_of_source(job.source, record, job.align)

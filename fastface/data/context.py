@@ -37,24 +37,28 @@ def context_box(size: tuple[int, int], box: np.ndarray, context: Context, aspect
     not where the context is stretched), then to `scale` times that. Where this is wider or higher than the image the
     scale shrinks until it fits, and where it reaches over an edge it moves inside: so does MiniFASNet's CropImage
     (github.com/minivision-ai/Silent-Face-Anti-Spoofing, src/generate_patches.py), whose part has the box's shape and
-    is stretched to 80x80: `stretched` gives the very pixels that its public weights were trained on, save that a box
-    beyond the image, which makes that code's parts empty, moves inside as well. Every pixel is one of the image:
-    padding would tell a network how near the face was to the edge, which faces close to a camera and held
-    pictures differ in. The price: near an edge the face is not in the middle, and of a face that fills the image
-    less surroundings are seen.
+    is stretched to 80x80: `stretched` gives the very pixels that its public weights were trained on. Every pixel is
+    one of the image: padding would tell a network how near the face was to the edge, which faces close to a camera
+    and held pictures differ in. The price: near an edge the face is not in the middle, and of a face that fills the
+    image less surroundings are seen.
 
     Raises ValueError where the box has no area.
     """
-    centre, sides = (box[:2] + box[2:]) / 2, np.array(box[2:] - box[:2], np.float64)
+    sides = np.array(box[2:] - box[:2], np.float64)
+    centre = sides / 2 + box[:2]
     if not (np.isfinite(box).all() and (sides > 0).all()):
         raise ValueError(f"the box {box.tolist()} of the face must have x0 < x1 and y0 < y1")
     if not context.stretched:
         sides = np.array([max(sides[0], sides[1] * aspect), max(sides[1], sides[0] / aspect)])
     last = np.array(size) - 1.0  # the last pixel, as CropImage counts
     sides = sides * min(context.scale, *(last / sides))
-    near = np.clip(centre - sides / 2, 0, last - sides)
-    first = np.floor(near + 1e-9).astype(np.int64)
-    end = np.floor((near if context.stretched else first) + sides + 1e-9).astype(np.int64) + 1
+    near, far = centre - sides / 2, centre + sides / 2
+    near, far = np.maximum(near, 0), far - np.minimum(near, 0)
+    near, far = near - np.maximum(far - last, 0), np.minimum(far, last)
+    if context.stretched:  # cut off step by step as CropImage does, whose roundings decide at whole pixels
+        return np.concatenate([near.astype(np.int64), far.astype(np.int64) + 1])
+    first = (near + 1e-9).astype(np.int64)
+    end = first + (sides + 1e-9).astype(np.int64) + 1
     return np.concatenate([first, np.minimum(end, size)])
 
 

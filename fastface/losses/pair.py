@@ -62,18 +62,11 @@ def pair_contrastive(
     terms: active (share of the pairs of two people within the margin), distance_positive, distance_negative,
     cosine_positive, cosine_negative, positives (share of pairs), mean_cosine.
     """
-    if distance not in DISTANCES:
-        raise ValueError(
-            f"distance {distance!r} is unknown{nearest(distance, DISTANCES)}; known: {', '.join(DISTANCES)}"
-        )
-    if not (margin > 0 and math.isfinite(margin)):
-        raise ValueError(
-            f"margin {margin} must be positive and finite: the distance from which two people cost nothing"
-        )
+    check_contrast(margin, distance)
     rows, genuine = _pairs(embedding, labels)
     vectors = unit(rows)
     squared = (vectors[0::2] - vectors[1::2]).square().sum(1)
-    apart = {"plain": root, "cosine": lambda d: d / 2, "squared": lambda d: d}[distance](squared)
+    apart = separation(squared, distance)
     missing = (margin - apart).clamp_min(0)
     loss = mean_of_hardest(torch.where(genuine, apart, missing).square() / 2, keep_hardest)
     far = apart.detach()
@@ -83,6 +76,23 @@ def pair_contrastive(
         "distance_negative": mean_where(far, ~genuine),
     }
     return Compared(loss, terms | _terms(vectors, 1 - squared / 2, genuine))
+
+
+def check_contrast(margin: float, distance: str) -> None:
+    """Refuse a distance that is unknown, and a margin that is none."""
+    if distance not in DISTANCES:
+        raise ValueError(
+            f"distance {distance!r} is unknown{nearest(distance, DISTANCES)}; known: {', '.join(DISTANCES)}"
+        )
+    if not (margin > 0 and math.isfinite(margin)):
+        raise ValueError(
+            f"margin {margin} must be positive and finite: the distance from which two people cost nothing"
+        )
+
+
+def separation(squared: Tensor, distance: str) -> Tensor:
+    """Turn squared distances of unit vectors into the distance of that name."""
+    return {"plain": root, "cosine": lambda d: d / 2, "squared": lambda d: d}[distance](squared)
 
 
 def _pairs(embedding: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ import numpy as np
 
 from fastface.data.embeddings import usable
 
-CHUNK = 16_384  # pairs at a time: 16,384 x 512 float64 take 64 MB a side
+CHUNK = 1_024  # pairs at a time: 1,024 x 512 float64 take 4 MB a side
 
 
 def pair_scores(rows: np.ndarray, first: np.ndarray, second: np.ndarray, mean: np.ndarray | None = None) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ class LivenessNetwork(Backbone):
     The map [B, F, h, w] is the deepest of at least an 8th of the image's side, before anything is pooled.
 
     Args:
+        classes: names of what the logits are of.
         scale: None for a linear layer with bias; else logits are scale * cosine to a weight vector of each class.
         features: return the map too, as (logits, map), while the module trains.
 
@@ -27,13 +29,16 @@ class LivenessNetwork(Backbone):
 
     may_be_new = ("classifier.",)
 
-    def __init__(self, body: Backbone, classes: int, *, scale: float | None = None, features: bool = False) -> None:
+    def __init__(
+        self, body: Backbone, classes: Sequence[str], *, scale: float | None = None, features: bool = False
+    ) -> None:
         super().__init__(body.name, body.embedding_size, body.input_size)
         self.any_size, self.notes = body.any_size, body.notes
         self.neck_modules = (*(f"body.{name}" for name in body.neck_modules), "classifier")
         self.body = body
         self.scale = scale
-        self.classifier = nn.Linear(body.embedding_size, classes, bias=scale is None)
+        self.classes = tuple(classes)
+        self.classifier = nn.Linear(body.embedding_size, len(classes), bias=scale is None)
         self.map_at: str | None = None
         """The part of the body whose output is the feature map."""
         self.map_channels, self.map_size = 0, (0, 0)  # width, height
@@ -50,13 +55,14 @@ class LivenessNetwork(Backbone):
         found, part.kept = part.kept, None
         return logits, found
 
-    def adapted(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def adapted(self, tensors: dict[str, Tensor], classes: Sequence[str] | None) -> dict[str, Tensor]:
         """Take a backbone's tensors for the body's; leave out a classifier of other classes."""
         if not any(name.startswith("body.") for name in tensors):
             return {f"body.{name}": value for name, value in tensors.items()}
-        own = {name: value.shape for name, value in self.state_dict().items() if name.startswith("classifier.")}
-        given = {name: value.shape for name, value in tensors.items() if name.startswith("classifier.")}
-        return {name: value for name, value in tensors.items() if own == given or name not in given}
+        own = {name for name in self.state_dict() if name.startswith("classifier.")}
+        given = {name for name in tensors if name.startswith("classifier.")}
+        fits = own == given and classes is not None and tuple(classes) == self.classes
+        return {name: value for name, value in tensors.items() if fits or name not in given}
 
     def _logits(self, embedding: Tensor) -> Tensor:
         if self.scale is None:
@@ -89,7 +95,7 @@ class LivenessNetwork(Backbone):
         # The wide inside of a block that strides is not what the network passes on.
         inside = [n for n in shapes if n not in large and type(self.body.get_submodule(n)) is not nn.Sequential]
         wanted = [name for name in large if not any(name.startswith(f"{block}.") for block in inside)]
-        if not wanted:
+        if not wanted or getattr(self.body, "layout", "nchw") != "nchw":  # tokens, or channels that come last
             raise ValueError(
                 f"task.fourier_weight: {self.name} has no feature map of an 8th of {width}x{height} px to predict a "
                 "spectrum from: take a convolutional network, or fourier_weight 0"

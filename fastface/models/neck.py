@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -57,8 +58,11 @@ class Backbone(nn.Module):
         self.input_size: tuple[int, int] = (input_size[0], input_size[1])
         self.notes: list[str] = []
 
-    def adapted(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return those tensors of another network's that this one can start from, by the names they have here."""
+    def adapted(self, tensors: dict[str, Tensor], classes: Sequence[str] | None) -> dict[str, Tensor]:
+        """Return those tensors of another network's that this one can start from, by the names they have here.
+
+        classes: what the other one tells apart, where it ends in a classifier and says so.
+        """
         return tensors
 
     def body_names(self) -> set[str]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastface.checkpoint import Checkpoint
+from fastface.clip_scorer import ClipScorer, module_clips, temporal_network
 from fastface.config import RunConfig
 from fastface.data.image_sets import ImageSet, ShardImages
 from fastface.data.index import Index
@@ -21,6 +22,8 @@ from fastface.liveness_scorer import LivenessScorer, liveness_network, module_li
 from fastface.predictor import onnx_function
 from fastface.ship.quantisation import RangeImages, draw_images
 from fastface.ship.ranges import training_index
+from fastface.temporal_card import TemporalCard
+from fastface.temporal_evaluation import Windows, open_clips, score_windows, windows_of
 
 
 class AttackModel(Protocol):
@@ -28,11 +31,11 @@ class AttackModel(Protocol):
 
     card: Any
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
+    def logits(self, pictures: np.ndarray, /) -> np.ndarray:
         """Return logits [B, C] of uint8 images or clips."""
         ...
 
-    def prepare(self, images: np.ndarray) -> np.ndarray:
+    def prepare(self, pictures: np.ndarray, /) -> np.ndarray:
         """Return what the network takes."""
         ...
 
@@ -78,6 +81,18 @@ def _liveness_set(settings: EvalSet, card: LivenessCard) -> AttackPictures:
     return AttackPictures(opened.images, opened.live, opened.attack, opened.clip, opened.about, identity, opened)
 
 
+def _clip_set(settings: EvalSet, card: TemporalCard) -> AttackPictures:
+    opened = open_clips(settings, card.input_size, card.frames, card.duration_s)
+    identity = opened.windows.images.index.dataset_id
+    return AttackPictures(opened.windows, opened.live, opened.attack, opened.clip, opened.about, identity, opened)
+
+
+def _clip_ranges(config: RunConfig, card: TemporalCard, chosen: Path | None, count: int) -> RangeImages:
+    index = training_index(config) if chosen is None else Index.open(chosen)
+    records = windows_of(index, card.frames, card.duration_s)[0]
+    return draw_images(Windows(ShardImages(index), records), card.input_size, count, frames=card.frames)
+
+
 ATTACK_KINDS: dict[str, AttackKind] = {
     "liveness": AttackKind(
         inputs="images",
@@ -92,6 +107,18 @@ ATTACK_KINDS: dict[str, AttackKind] = {
         range_images=lambda config, card, chosen, count: draw_images(
             ShardImages(training_index(config) if chosen is None else Index.open(chosen)), card.input_size, count
         ),
+    ),
+    "temporal": AttackKind(
+        inputs="clips",
+        card_of=lambda saved: TemporalCard.of(saved.state["card"], str(saved.path)),
+        network=temporal_network,
+        model=lambda saved, card: module_clips(temporal_network(saved, card), card, "cpu", origin=str(saved.path)),
+        open=lambda path, card: ClipScorer(onnx_function(path, card.precision), card, str(path)),
+        shape=lambda card: (card.frames, card.input_size[1], card.input_size[0], 3),
+        example=lambda card: torch.zeros(2, card.frames, 3, card.input_size[1], card.input_size[0]),
+        open_set=_clip_set,
+        score=lambda pictures, model, *, batch: score_windows(pictures.opened, model, batch=batch),
+        range_images=_clip_ranges,
     ),
 }
 """By `kind` of the card."""

@@ -19,8 +19,8 @@ from fastface.evaluators import PairSet, evaluate_on, open_pairs
 from fastface.metrics.dependence import persons_of_pairs
 from fastface.metrics.folds import make_folds
 from fastface.predictor import Embedder, find_checkpoint, load_embedder, load_network, open_onnx
-from fastface.ship.match_export import ExportedMatcher, export_matcher
 from fastface.ship.onnx_graph import OPSET, seal, spell_out_prelu, write_graph
+from fastface.ship.rows_export import KINDS, ExportedRows, export_rows
 from fastface.ship.thresholds import TARGETS, Evidence, decide, describe_evidence, pairs_digest, sha256_of
 
 TOLERANCE = 1e-4
@@ -57,7 +57,7 @@ def export(
     images: Path | None = None,
     targets: Sequence[float] = TARGETS,
     strict: bool = False,
-) -> Exported | ExportedMatcher:
+) -> Exported | ExportedRows:
     """Write the network as model.onnx and model.json into `out` (default: the run folder's export/).
 
     Args:
@@ -71,10 +71,8 @@ def export(
         ValueError: where onnxruntime and torch differ by more than TOLERANCE; nothing is left behind then.
     """
     saved = find_checkpoint(model)
-    if saved.state["card"].get("kind") == "match":  # the same options are about embeddings then
-        return export_matcher(
-            saved, out=out, calibrate_on=calibrate_on, embeddings=images, targets=targets, strict=strict
-        )
+    if saved.state["card"].get("kind") in KINDS:  # the same options are about embeddings then
+        return export_rows(saved, out=out, calibrate_on=calibrate_on, embeddings=images, targets=targets, strict=strict)
     config = RunConfig.model_validate_json(json.dumps(saved.state["config"]))
     embedder = load_embedder(saved.path)
     pairs = calibration_pairs(config, embedder.card, calibrate_on, images)
@@ -138,7 +136,7 @@ def decisions_of(
 def write_onnx(network: nn.Module, card: Card, path: Path) -> None:
     """Export normalised float32 [batch, 3, H, W] -> [batch, D] as one file, its weights inside."""
     width, height = card.input_size
-    write_graph(network, (torch.zeros(2, 3, height, width),), ("images",), "embeddings", path)
+    write_graph(network, (torch.zeros(2, 3, height, width),), ("images",), ("embeddings",), path)
     spell_out_prelu(path)
     seal(path, "fp32")
 

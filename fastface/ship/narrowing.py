@@ -14,10 +14,10 @@ from fastface.evaluators import evaluate_on, images_for
 from fastface.predictor import Embedder, find_checkpoint, open_onnx
 from fastface.ship.acceptance import MAX_DROP, Verdict, judge
 from fastface.ship.export import Exported, calibration_pairs, decisions_of, export
-from fastface.ship.match_export import ExportedMatcher
 from fastface.ship.onnx_graph import opset_of, seal
 from fastface.ship.quantisation import METHODS, SAMPLES, RangeImages, draw_images, to_fp16, to_int8
 from fastface.ship.ranges import training_index
+from fastface.ship.rows_export import ExportedRows
 from fastface.ship.thresholds import TARGETS
 
 
@@ -42,7 +42,7 @@ class Narrower(NamedTuple):
 
 
 class Exports(NamedTuple):
-    whole: Exported | ExportedMatcher
+    whole: Exported | ExportedRows
     narrower: list[Narrower]
     refused: list[str]
     """Why each of the others was refused; of those nothing was written."""

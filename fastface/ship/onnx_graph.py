@@ -20,7 +20,9 @@ OPSET = 20
 """Of every file: 8-bit weights with a scale per channel need 13, and onnxruntime reads 20 since 1.17."""
 
 
-def write_graph(network: nn.Module, examples: Sequence[Tensor], inputs: Sequence[str], output: str, path: Path) -> None:
+def write_graph(
+    network: nn.Module, examples: Sequence[Tensor], inputs: Sequence[str], outputs: Sequence[str], path: Path
+) -> None:
     """Export a network as one file, its weights inside; the first axis of its inputs is the batch, 1 or longer."""
     batch = torch.export.Dim("batch", min=1)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -30,7 +32,7 @@ def write_graph(network: nn.Module, examples: Sequence[Tensor], inputs: Sequence
             network.eval(),
             tuple(examples),
             input_names=list(inputs),
-            output_names=[output],
+            output_names=list(outputs),
             dynamic_shapes=tuple({0: batch} for _ in examples),
             opset_version=OPSET,
             dynamo=True,

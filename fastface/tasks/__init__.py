@@ -9,9 +9,11 @@ from torch import Tensor
 
 from fastface.config import DataConfig, ModelConfig
 from fastface.data.attacks import ClassTargets
+from fastface.fusion_settings import ContrastiveLoss, FusionTask
 from fastface.heads.margin_head import MarginHead
 from fastface.liveness_settings import AMSoftmaxLoss, FocalLoss, LivenessTask
 from fastface.losses.compared import Compared
+from fastface.losses.contrastive import contrastive_loss
 from fastface.losses.liveness import am_softmax, cross_entropy, focal
 from fastface.losses.margins import build_margin
 from fastface.losses.multi_similarity import multi_similarity_loss
@@ -32,11 +34,13 @@ from fastface.task_settings import (
 from fastface.tasks.arcface import ArcFace
 from fastface.tasks.base import Task
 from fastface.tasks.distill import Distillation, Teacher
+from fastface.tasks.fusion import Start
 from fastface.tasks.liveness import ClassLoss, Liveness
 from fastface.tasks.match import Match
 from fastface.tasks.metric import Comparison, Metric
 from fastface.tasks.networks import (
     backbone_of,
+    build_fusion,
     build_liveness_network,
     build_matcher,
     build_temporal_network,
@@ -48,10 +52,12 @@ from fastface.temporal_settings import TemporalTask
 from fastface.timing import Watch
 
 ImageTask = ArcFaceTask | TripletTask | SupConTask | MultiSimilarityTask | PairTask
+Loss = ImageTask | ContrastiveLoss
+Window = tuple[int, int, int, int] | None
 
 
 def build_task(
-    task: TaskSettings,
+    task: TaskSettings | FusionTask,
     model: ModelConfig,
     data: DataConfig,
     *,
@@ -61,13 +67,14 @@ def build_task(
     embedding_sizes: Sequence[int] = (),
     embedding_mean: Tensor | None = None,
     classes: ClassTargets | None = None,
+    fusion_start: Start | None = None,
 ) -> Task:
     """Build the network and what it learns by, for `num_classes` identities; task.distill says how from a teacher.
 
-    embedding_sizes, embedding_mean: of data.embeddings, for the task that learns from them. classes: for a task that
-    tells live from spoof.
+    embedding_sizes, embedding_mean, fusion_start: of data.embeddings, for the tasks that learn from them. classes: for
+    a task that tells live from spoof.
     """
-    given = Given(model, data, num_classes, seed, embedding_sizes, embedding_mean, classes)
+    given = Given(model, data, num_classes, seed, embedding_sizes, embedding_mean, classes, fusion_start)
     built = BUILDERS[task.kind](task, given)
     if task.distill is not None:
         assert teacher is not None, "task.distill asks for a teacher"
@@ -87,16 +94,27 @@ class Given(NamedTuple):
     embedding_sizes: Sequence[int]
     embedding_mean: Tensor | None
     classes: ClassTargets | None
+    fusion_start: Start | None
 
 
 def _recognition(task: ImageTask, given: Given) -> Task:
     model, seed = given.model, given.seed
     backbone = backbone_of(model, given.data, network_size(given.data, model))
+    return _learned(task, backbone, model.window, model.embedding_size, given.num_classes, seed)
+
+
+def _fusion(task: FusionTask, given: Given) -> Task:
+    network: Any = build_fusion(task, given.embedding_sizes, given.fusion_start)
+    return _learned(task.loss, network, None, network.embedding_size, given.num_classes, given.seed)
+
+
+def _learned(task: Loss, backbone: Backbone, window: Window, embedding_size: int, num_classes: int, seed: int) -> Task:
+    """Put a network under the loss that the settings ask for."""
     if isinstance(task, ArcFaceTask):
-        return arcface(task, backbone, model, given.num_classes, seed)
+        return arcface(task, backbone, window, embedding_size, num_classes, seed)
     if isinstance(task, PairTask):
-        return pair(task, backbone, model)
-    return Metric(backbone, comparison_of(task), model.window, seed=seed, collapsed_loss=collapsed_loss_of(task))
+        return pair(task, backbone, window)
+    return Metric(backbone, comparison_of(task), window, seed=seed, collapsed_loss=collapsed_loss_of(task))
 
 
 def _match(task: MatchTask, given: Given) -> Match:
@@ -112,7 +130,7 @@ def _liveness(task: LivenessTask, given: Given) -> Liveness:
     classes, data, model = given.classes, given.data, given.model
     assert classes is not None, "task liveness learns the classes of a shard set"
     return Liveness(
-        build_liveness_network(task, model, data, len(classes.names)),
+        build_liveness_network(task, model, data, classes.names),
         model.window,
         classes=classes,
         class_loss=class_loss_of(task),
@@ -146,16 +164,17 @@ def class_loss_of(task: LivenessTask | TemporalTask) -> ClassLoss:
 BUILDERS: dict[str, Callable[[Any, Given], Task]] = {
     "recognition": _recognition,
     "match": _match,
+    "fusion": _fusion,
     "liveness": _liveness,
     "temporal": _temporal,
 }
 """By `kind` of the task's section."""
 
 
-def pair(task: PairTask, backbone: Backbone, model: ModelConfig) -> Pair:
+def pair(task: PairTask, backbone: Backbone, window: Window) -> Pair:
     return Pair(
         backbone,
-        model.window,
+        window,
         loss=task.loss,
         scale=task.scale_logits,
         bias=task.bias,
@@ -166,8 +185,11 @@ def pair(task: PairTask, backbone: Backbone, model: ModelConfig) -> Pair:
     )
 
 
-def comparison_of(task: TripletTerm | SupConTask | MultiSimilarityTask) -> Comparison:
+def comparison_of(task: TripletTerm | SupConTask | MultiSimilarityTask | ContrastiveLoss) -> Comparison:
     """Return the loss of a step's rows that the settings ask for."""
+    if isinstance(task, ContrastiveLoss):
+        options = {"margin": task.margin, "distance": task.distance, "mining": task.mining}
+        return lambda embedding, labels, *, key, epoch, watch: contrastive_loss(embedding, labels, **options)
     if isinstance(task, SupConTask):
         return lambda embedding, labels, *, key, epoch, watch: supcon_loss(
             embedding, labels, temperature=task.temperature
@@ -193,17 +215,19 @@ def comparison_of(task: TripletTerm | SupConTask | MultiSimilarityTask) -> Compa
     return triplets
 
 
-def collapsed_loss_of(task: TripletTerm | SupConTask | MultiSimilarityTask) -> float | None:
+def collapsed_loss_of(task: TripletTerm | SupConTask | MultiSimilarityTask | ContrastiveLoss) -> float | None:
     if isinstance(task, TripletTerm):
         return math.log(2) if task.soft else task.margin
     return None
 
 
-def arcface(task: ArcFaceTask, backbone: Backbone, model: ModelConfig, num_classes: int, seed: int) -> ArcFace:
+def arcface(
+    task: ArcFaceTask, backbone: Backbone, window: Window, embedding_size: int, num_classes: int, seed: int
+) -> ArcFace:
     margin = build_margin(gradient=task.gradient, **task.margin.model_dump())
     head = MarginHead(
         num_classes,
-        model.embedding_size,
+        embedding_size,
         margin=margin,
         s=task.s,
         sub_centres=task.sub_centres,
@@ -217,7 +241,7 @@ def arcface(task: ArcFaceTask, backbone: Backbone, model: ModelConfig, num_class
     return ArcFace(
         backbone,
         head,
-        model.window,
+        window,
         triplet=comparison_of(task.triplet) if task.triplet is not None else None,
         triplet_weight=task.triplet_weight,
         seed=seed,

@@ -46,14 +46,14 @@ class ArcFace(Task):
 
     def plan(self, data: DataConfig, index: Index, batch_size: int, seed: int) -> Plan:
         plan = super().plan(data, index, batch_size, seed)
-        return plan if self.triplet is None else comparable(plan, index, data.plan.name)
+        return plan if self.triplet is None else comparable(plan, index, data.plan.name, self.set_size)
 
     def before_step(self, info: StepInfo, optimizer: torch.optim.Optimizer) -> None:
         super().before_step(info, optimizer)
         if self.margin_ramp_epochs:
             self.head.margin.strength = min(info.epoch / self.margin_ramp_epochs, 1.0)
         self.head.keep_hardest = self.keep_hardest if info.epoch >= self.keep_hardest_after_epochs else 1.0
-        self.head.micro_batch = info.micro_batch
+        self.head.micro_batch = info.micro_batch // self.set_size
         self.head.choose(info.step, info.labels, optimizer)
 
     def loss(self, embedding: Tensor, targets: Targets) -> Output:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fastface.config import DataConfig
 from fastface.data.batch import Batch
+from fastface.data.embedding_index import EmbeddingIndex
 from fastface.data.index import Index
 from fastface.data.plan import Plan
 from fastface.data.plans import build_plan
@@ -69,11 +70,20 @@ class Task(nn.Module):
 
     def about(self) -> str:
         """Describe the network in a line: its name and cost."""
-        return describe(self.backbone)
+        own = getattr(self.backbone, "describe", None)  # of what sees no images
+        return describe(self.backbone) if own is None else own()
+
+    @property
+    def set_size(self) -> int:
+        """Neighbouring rows of a batch of which the backbone makes one embedding: a set of images of one person."""
+        return getattr(self.backbone, "set_size", 1)
 
     def plan(self, data: DataConfig, index: Index, batch_size: int, seed: int) -> Plan:
         """Say which records make up each step: as data.plan says, or as the problem needs."""
-        return build_plan(data.plan, index, batch_size, seed, [source.weight for source in data.sources])
+        plan = build_plan(data.plan, index, batch_size, seed, [source.weight for source in data.sources])
+        if isinstance(index, EmbeddingIndex) and getattr(plan, "refreshing", None) is not None:
+            raise ValueError("data.embeddings do not change while a task trains: mine once, and name data.plan.file")
+        return plan if self.set_size == 1 else check_sets(plan, index, data.plan.name, self.set_size)
 
     def before_step(self, info: StepInfo, optimizer: torch.optim.Optimizer) -> None:
         """Prepare for a step."""
@@ -85,7 +95,7 @@ class Task(nn.Module):
 
     def targets(self, batch: Batch) -> Targets:
         """Return what the embeddings of a micro-batch will be compared with."""
-        found = {"labels": batch.labels}
+        found = {"labels": batch.labels[:: self.set_size]}
         if self.distillation is not None:
             found["teacher"] = self.distillation.teacher(batch.images)
         return found
@@ -114,7 +124,8 @@ class Task(nn.Module):
 
     def deploy(self) -> nn.Module:
         """Return what export ships: [B, 3, H, W] float, normalised -> [B, embedding_size]."""
-        return Windowed(self.backbone, self.window)
+        own = getattr(self.backbone, "deployed", None)
+        return Windowed(self.backbone, self.window) if own is None else own()
 
 
 class Windowed(nn.Module):
@@ -127,6 +138,17 @@ class Windowed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.backbone(cut(images, self.window))
+
+
+def check_sets(plan: Plan, index: Index, name: str, set_size: int) -> Plan:
+    """Refuse a plan whose neighbouring rows are not sets of images of one person."""
+    labels = index.labels_of(plan[0].records)
+    if len(labels) % set_size or (labels.reshape(-1, set_size) != labels[::set_size, None]).any():
+        raise ValueError(
+            f"task.set_size {set_size} takes so many neighbouring images of a person, and data.plan {name} "
+            f"does not bring them: set data.plan.name: per-identity, with data.plan.images a multiple of {set_size}"
+        )
+    return plan
 
 
 def cut(images: Tensor, window: tuple[int, int, int, int] | None) -> Tensor:

@@ -30,13 +30,8 @@ class Match(Task):
         super().__init__(matcher)  # type: ignore[arg-type]
         self.genuine, self.keep_hardest = genuine, keep_hardest
 
-    def about(self) -> str:
-        return self.backbone.describe()
-
     def plan(self, data: DataConfig, index: Index, batch_size: int, seed: int) -> Plan:
         plan = super().plan(data, index, batch_size, seed)
-        if getattr(plan, "refreshing", None) is not None:
-            raise ValueError("data.embeddings do not change while a matcher trains: mine once, and name data.plan.file")
         if self.backbone.pairs == "all":
             return comparable(plan, index, data.plan.name)
         if data.plan.name != "pairs" or not 0 < self.genuine < 1:

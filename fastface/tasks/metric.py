@@ -48,7 +48,7 @@ class Metric(Task):
         self.collapsed_loss = collapsed_loss
 
     def plan(self, data: DataConfig, index: Index, batch_size: int, seed: int) -> Plan:
-        return comparable(super().plan(data, index, batch_size, seed), index, data.plan.name)
+        return comparable(super().plan(data, index, batch_size, seed), index, data.plan.name, self.set_size)
 
     def loss(self, embedding: Tensor, targets: Targets) -> Output:
         return Output(*compare_step(self, self.comparison, self.seed, embedding, targets))
@@ -61,12 +61,13 @@ def compare_step(task: Task, comparison: Comparison, seed: int, embedding: Tenso
     return comparison(rows, labels, key=key, epoch=task.epoch, watch=task.watch)
 
 
-def comparable(plan: Plan, index: Index, name: str) -> Plan:
+def comparable(plan: Plan, index: Index, name: str, set_size: int = 1) -> Plan:
     """Refuse a plan whose batches have nothing to compare, and note one whose batches have little.
 
     The first batch is looked at: plans differ from step to step in who is drawn, not in how.
     """
-    counts = np.unique(index.labels_of(plan[0].records), return_counts=True)[1]  # images of each identity there
+    labels = index.labels_of(plan[0].records)[::set_size]
+    counts = np.unique(labels, return_counts=True)[1]  # images, or sets of them, of each identity there
     if counts.max() < 2 or len(counts) < 2:
         raise ValueError(
             "the task compares images of one identity with each other and with those of other identities, and the "

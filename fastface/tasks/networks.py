@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from fastface.config import DataConfig, ModelConfig
+from fastface.fusion_settings import FusionTask
 from fastface.liveness_settings import AMSoftmaxLoss, LivenessTask
 from fastface.models import Backbone, build_backbone
+from fastface.models.fusion import Fusion
 from fastface.models.liveness import LivenessNetwork
 from fastface.models.matcher import Matcher
 from fastface.models.temporal import TemporalNetwork
 from fastface.plan_settings import ClipsPlan
 from fastface.task_settings import MatchTask
+from fastface.tasks.fusion import Start
 from fastface.temporal_settings import TemporalTask
 
 
@@ -58,8 +61,10 @@ def build_matcher(task: MatchTask, sizes: Sequence[int], mean: Tensor | None = N
     )
 
 
-def build_liveness_network(task: LivenessTask, model: ModelConfig, data: DataConfig, classes: int) -> LivenessNetwork:
-    """Build a network of so many classes, as it is before training."""
+def build_liveness_network(
+    task: LivenessTask, model: ModelConfig, data: DataConfig, classes: Sequence[str]
+) -> LivenessNetwork:
+    """Build a network of these classes, as it is before training."""
     size, patch = network_size(data, model), task.patch_px
     if patch is not None and patch >= min(size):
         raise ValueError(f"task.patch_px {patch} must be below the sides of the image, {size[0]}x{size[1]} px")
@@ -74,7 +79,7 @@ def build_temporal_network(task: TemporalTask, model: ModelConfig, data: DataCon
         raise ValueError(f"task temporal learns from clips, data.plan is {data.plan.name}: set data.plan.name: clips")
     if data.plan.frames < 2:
         raise ValueError(
-            f"task temporal looks at several frames: raise data.plan.frames {data.plan.frames}, 8 is usual"
+            f"task temporal looks at several frames: set data.plan.frames to 2 or more, not {data.plan.frames}"
         )
     if task.freeze_backbone and model.weights is None:
         raise ValueError(
@@ -92,4 +97,22 @@ def build_temporal_network(task: TemporalTask, model: ModelConfig, data: DataCon
         readout=task.readout,
         differences=task.differences,
         frozen=task.freeze_backbone,
+    )
+
+
+def build_fusion(task: FusionTask, sizes: Sequence[int], start: Start | None = None) -> Fusion:
+    """Build what fuses embeddings of these sizes, as it is before training."""
+    return Fusion(
+        sizes,
+        network=task.network,
+        embedding_size=task.embedding_size,
+        hidden=task.hidden,
+        batch_norm=task.batch_norm,
+        dropout=task.dropout,
+        learn_scales=task.learn_scales,
+        quality=task.quality,
+        set_size=task.set_size,
+        pooling=task.pooling,
+        start=None if start is None else start.map,
+        log_norms=None if start is None else start.log_norms,
     )

@@ -13,21 +13,21 @@ def published(width: int, height: int, box: tuple[float, ...], scale: float) -> 
 
     The right and bottom pixel are part of the crop, so a slice ends one further.
     """
-    wide, high = box[2] - box[0], box[3] - box[1]
-    scale = min(scale, (width - 1) / wide, (height - 1) / high)
-    x0 = (box[0] + box[2]) / 2 - wide * scale / 2
-    x1 = (box[0] + box[2]) / 2 + wide * scale / 2
-    y0 = (box[1] + box[3]) / 2 - high * scale / 2
-    y1 = (box[1] + box[3]) / 2 + high * scale / 2
+    x, y, wide, high = box[0], box[1], box[2] - box[0], box[3] - box[1]
+    scale = min((height - 1) / high, min((width - 1) / wide, scale))
+    x0 = (wide / 2 + x) - wide * scale / 2
+    x1 = (wide / 2 + x) + wide * scale / 2
+    y0 = (high / 2 + y) - high * scale / 2
+    y1 = (high / 2 + y) + high * scale / 2
     if x0 < 0:
         x0, x1 = 0, x1 - x0
     if y0 < 0:
         y0, y1 = 0, y1 - y0
     if x1 > width - 1:
-        x0, x1 = x0 - (x1 - (width - 1)), width - 1
+        x0, x1 = x0 - (x1 - width + 1), width - 1
     if y1 > height - 1:
-        y0, y1 = y0 - (y1 - (height - 1)), height - 1
-    return int(x0 + 1e-9), int(y0 + 1e-9), int(x1 + 1e-9) + 1, int(y1 + 1e-9) + 1
+        y0, y1 = y0 - (y1 - height + 1), height - 1
+    return int(x0), int(y0), int(x1) + 1, int(y1) + 1
 
 
 def boxes(count: int) -> list[tuple[int, int, tuple[float, ...]]]:
@@ -42,7 +42,7 @@ def boxes(count: int) -> list[tuple[int, int, tuple[float, ...]]]:
     return drawn
 
 
-@pytest.mark.parametrize("scale", [1.0, 2.7, 4.0])
+@pytest.mark.parametrize("scale", [1.0, 2.0, 2.7, 4.0])
 def test_stretched_parts_are_those_of_the_published_code(scale: float) -> None:
     for width, height, box in boxes(300):
         part = context_box((width, height), np.array(box), Context(scale, stretched=True))

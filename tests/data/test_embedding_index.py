@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastface.data.embedding_index import EmbeddingIndex
-from fastface.data.embeddings import open_embeddings
+from fastface.data.embeddings import open_embeddings, write_embeddings
 from fastface.data.plans import Pairs, PerIdentity, Shuffled, Weighted, build_plan
 from fastface.plan_settings import ClipsPlan, WindowedPlan
 from tests.embedded import write_rows
@@ -52,9 +52,47 @@ def test_several_models_stand_side_by_side(tmp_path: Path) -> None:
 
 
 def test_other_images_are_refused(tmp_path: Path) -> None:
-    paths = [write_rows(tmp_path / str(seed), people=2, images=2, seed=seed) for seed in (0, 1)]
+    paths = [write_rows(tmp_path / str(n), people=2, images=2, seed=n, first_person=4 * n) for n in (0, 1)]
     with pytest.raises(ValueError, match="are not of the same images"):
         EmbeddingIndex(paths)
+
+
+def renamed(folder: Path, order: list[int], dataset_id: str, **change: str) -> Path:
+    """Write a folder's rows in another order, as those of another shard set, with some images called otherwise."""
+    there = open_embeddings(folder)
+    names = [change.get(there.names[n], there.names[n]) for n in order]
+    about = {"dataset_id": dataset_id, "model": {"sha256": "other"}}
+    out = folder.with_name(f"{folder.name}-{dataset_id}")
+    write_embeddings(out, there.rows[order] * 2, there.labels[order], names, there.classes, about)
+    return out
+
+
+def test_sets_made_of_the_same_images_are_joined_by_name(tmp_path: Path) -> None:
+    """Models of different input have shard sets of their own, in which other images may have been rejected."""
+    a = write_rows(tmp_path / "a", people=3, images=2, failed=(4,))
+    order = [5, 0, 2, 4, 3]  # image 1 is not there
+    b = renamed(a, order, "sized otherwise")
+    index = EmbeddingIndex([a, b])
+    rows = open_embeddings(a).rows
+    assert (len(index), index.left_out) == (4, 2)
+    for record, row in enumerate((0, 2, 3, 5)):
+        np.testing.assert_array_equal(index.read(np.array([record]))[0], np.concatenate([rows[row], rows[row] * 2]))
+        assert index.name(record) == f"p{row // 2:03d}/{row % 2}.jpg"
+        assert index.label[record] == row // 2
+    assert "or lack in one of the folders" in index.notes[0]
+    assert "put together by the images' names" in index.notes[1]
+    assert len(EmbeddingIndex([a, b], failed_too=True)) == 5
+
+
+def test_names_that_show_other_people_are_refused(tmp_path: Path) -> None:
+    a = write_rows(tmp_path / "a", people=3, images=2)
+    swapped = {"p000/0.jpg": "p001/0.jpg", "p001/0.jpg": "p000/0.jpg"}
+    other = renamed(a, [*range(6)], "swapped", **swapped)
+    with pytest.raises(ValueError, match="whose names tell which is which"):
+        EmbeddingIndex([a, other])
+    twice = renamed(a, [*range(6)], "twice", **{"p000/0.jpg": "p000/1.jpg"})
+    with pytest.raises(ValueError, match="are not of the same images"):
+        EmbeddingIndex([a, twice])
 
 
 def test_nothing_whole(tmp_path: Path) -> None:

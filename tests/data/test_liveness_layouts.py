@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from fastface.data.images import load_rgb
+from fastface.data.index import Index
 from fastface.data.sources import Source
 from fastface.data.sources.kinds import open_source
 from fastface.data.sources.liveness_layouts import LAYOUTS
@@ -53,7 +56,7 @@ def celeba(root: Path, **change: dict) -> Path:
         lines(root / f"metas/intra_test/{split}_label.json", json.dumps(table))
         for name in table:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_bytes(encode(photo(64, 112), "PNG"))
+            (root / name).write_bytes(encode(np.roll(photo(64, 112), len(list(root.rglob("*.png"))), axis=0), "PNG"))
     return root
 
 
@@ -84,6 +87,20 @@ def test_celeba_spoof(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert np.isnan(boxes[[0, 2, 3]]).all()
     assert sources["test"].boxes is None
     assert sources["train"].skipped == [(at + "train/99/live/9.png", "outside-the-layout")]
+
+
+def test_boxes_are_those_of_the_upright_image(tmp_path: Path) -> None:
+    """A camera that stored 64 x 112 px lying on their side: upright they are 112 x 64."""
+    root = celeba(tmp_path, train={name.replace(".png", ".jpg"): told for name, told in CELEBA["train"].items()})
+    image = root / "Data/train/10/live/1.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(load_rgb(image.read_bytes())).save(image, exif=exif)
+    lines(image.with_name("1_BB.txt"), "56 28 112 56 1")
+    source = open_source("liveness", root)["train"]
+    assert load_rgb(source.read(0)).shape == (64, 112, 3)
+    assert source.boxes is not None
+    assert source.boxes[0].tolist() == [56 * 112 / 224, 28 * 64 / 224, 168 * 112 / 224, 84 * 64 / 224]
 
 
 @pytest.mark.parametrize(
@@ -151,8 +168,25 @@ def test_nuaa(tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str) -> 
             (f"{imposter}/0016/0016_01_05_03_115.jpg", "spoof", "print", "0016", "3", "nuaa"),
         ],
     }
-    assert "official splits share people, such as 0001" in capsys.readouterr().err
+    assert "official splits are of sessions and share people, such as 0001" in capsys.readouterr().err
     assert sources["train"].skipped == [(f"{form}/ImposterX.jpg", "outside-the-layout")]
+
+
+def test_nuaa_is_converted_where_its_shared_people_are_allowed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tools.make_shards import main
+
+    root = nuaa(tmp_path / "in")
+    for k, image in enumerate(sorted(root.rglob("*.jpg"))):
+        image.write_bytes(encode(photo(40 + k, 40)))
+    command = ["liveness", str(root), "--out", str(tmp_path / "set"), "--workers", "1"]
+    assert main(command) == 2
+    assert "1 persons are in both train and test" in capsys.readouterr().err
+    assert main([*command, "--leakage", "allow"]) == 0
+    index = Index.open(tmp_path / "set" / "train")
+    assert index.meta["identities_shared_with"] == {"test": 1}
+    assert [index.meta["values"]["attack"][k] for k in sorted(index.columns["attack"])] == ["none", "none", "print"]
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_a_protocol_of_oulu_npu_chooses_its_videos(oulu: Path, capsys: pytest.Ca
         "Train_files/6_2_02_5.avi",
     ]
     assert "Train.txt: 1 of the 4 that it lists are not there" in capsys.readouterr().err
-    assert ("Train_files/6_1_02_3.avi", "outside-the-layout") in sources["train"].skipped
+    assert ("Train_files/6_1_02_3.avi", "outside-the-protocol") in sources["train"].skipped
     with pytest.raises(ValueError, match=r"'5' is none of 1, 2, 3.1"):
         open_source("liveness", oulu, protocol="5")
     with pytest.raises(ValueError, match="no folder Protocol_2"):

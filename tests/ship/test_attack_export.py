@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+from fastface.clip_scorer import load_temporal
 from fastface.export import main
 from fastface.liveness_scorer import load_liveness
 from fastface.metrics.attacks import attack_figures, threshold_at
@@ -14,6 +15,7 @@ from fastface.ship.attack_acceptance import judge_attacks
 from fastface.ship.attack_export import TOLERANCE
 from fastface.ship.every_kind import Made, export_model
 from tests.attacked import PX, write_attacks
+from tests.moving import write_clips
 from tests.training import run_here, write_task
 
 BASE = (
@@ -143,3 +145,26 @@ def test_what_has_no_meaning_is_refused(run: Path, shards: Path, tmp_path: Path)
     with pytest.raises(ValueError, match="is no shard set"):
         export_model(run, calibrate_on=tmp_path, out=tmp_path / "no")
     assert not (tmp_path / "no").exists()
+
+
+CLIPS = "data: {plan: {name: clips, frames: 4}, flip: 0}\ntrain: {batch_size: 16, micro_batch: 16, max_steps: 3}\n"
+
+
+@pytest.mark.parametrize("over", ["lstm", "gru", "mean"])
+def test_models_of_clips_ship_alike(over: str, tmp_path: Path) -> None:
+    """Whatever goes over time, and for any number of clips; int8 takes its ranges from training clips."""
+    shards = write_clips(tmp_path / "clips", 6)
+    evaluation = f"eval: {{every_epochs: null, leakage: tell, sets: {{dev: {{images: {shards}}}}}}}"
+    task = f"{{name: temporal, over: {over}, hidden: 8}}"
+    run = run_here(write_task(tmp_path, shards, task, BASE, CLIPS, evaluation))
+    made = export_model(run, ["fp16", "int8"], out=tmp_path / "out", max_drop=0.99)
+    assert made.refused == []
+    clips = np.random.default_rng(0).integers(0, 256, (5, 4, PX, PX, 3), dtype=np.uint8)
+    expected = load_temporal(run).scores(clips)
+    for file, most in zip(made.files, (TOLERANCE, 0.01, 0.3), strict=True):
+        onnx.checker.check_model(onnx.load(file.path), full_check=True)
+        scorer = load_temporal(file.path)
+        assert np.abs(scorer.scores(clips) - expected).max() <= most
+        assert np.abs(np.concatenate([scorer.scores(clip[None]) for clip in clips]) - expected).max() <= most
+        assert scorer.card.thresholds[0].rule == "eer"
+    assert "12 of 12 images" in scorer.card.quantisation["images"]

@@ -21,7 +21,7 @@ from fastface.data.plans.neighbours import write_neighbours
 from fastface.models.matcher import Matcher
 from fastface.predictor import find_checkpoint, load_embedder
 from fastface.ship.export import export
-from fastface.ship.match_export import ExportedMatcher, calibration_pairs
+from fastface.ship.rows_export import ExportedRows, calibration_pairs
 from fastface.tasks.match import Match
 from tests.embedded import write_rows
 from tests.training import assert_same_bits, cut_back, log_lines, losses, run_here, weights
@@ -153,13 +153,13 @@ def test_it_learns_which_values_count_and_is_better_than_the_cosine_on_other_peo
 
 
 @pytest.fixture(scope="module")
-def made(learned: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportedMatcher:
+def made(learned: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportedRows:
     found = export(learned, out=tmp_path_factory.mktemp("export"), targets=(0.3, 0.01))
-    assert isinstance(found, ExportedMatcher)
+    assert isinstance(found, ExportedRows)
     return found
 
 
-def test_it_ships(learned: Path, made: ExportedMatcher, rows: Path, tmp_path: Path) -> None:
+def test_it_ships(learned: Path, made: ExportedRows, rows: Path, tmp_path: Path) -> None:
     assert made.difference < 1e-5
     card = MatchCard.read(made.path.with_name("model.json"))
     assert card == made.card
@@ -200,7 +200,7 @@ def test_calibrated_on_other_pairs(learned: Path, rows: Path, tmp_path: Path) ->
 
 
 def test_each_tool_names_what_belongs_to_the_other(
-    learned: Path, made: ExportedMatcher, rows: Path, tmp_path: Path
+    learned: Path, made: ExportedRows, rows: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="compares embeddings, and takes no images"):
         load_embedder(learned)

@@ -65,14 +65,16 @@ def open_liveness(
     places = read_tree(units) if told is None else told.read(path, units)
     if fps is not None and told is not None and not told.clips:
         raise ValueError(f"--fps {fps:g}: layout {name} holds images, not videos; leave it out")
+    why = "outside-a-class-folder" if told is None else "outside-the-layout"
+    found.skipped += [(file.name, why) for file in files if file.unit not in places]
+    files = [file for file in files if file.unit in places]
     if protocol is not None:
         if told is None or told.protocol is None:
             raise ValueError(f"--protocol {protocol} is for layout oulu-npu only, not {name}; leave it out")
         places = told.protocol(path, protocol, places)
-    why = "outside-a-class-folder" if told is None else "outside-the-layout"
-    found.skipped += [(file.name, why) for file in files if file.unit not in places]
+        found.skipped += [(file.name, "outside-the-protocol") for file in files if file.unit not in places]
+        files = [file for file in files if file.unit in places]
     found.skipped.sort()
-    files = [file for file in files if file.unit in places]
     _check(path, name, files, places, found.skipped)
     return _sources(path, told, found, files, places, fps)
 
@@ -136,7 +138,8 @@ def _check_people(path: Path, layout: str, places: Mapping[str, Place]) -> None:
         if not place.subject or split == place.split:
             continue
         if LAYOUTS[layout].shares_people:
-            print(f"{path}: {layout}'s official splits share people, such as {place.subject}", file=sys.stderr)
+            said = f"{layout}'s official splits are of sessions and share people, such as {place.subject}"
+            print(f"{path}: {said}", file=sys.stderr)
             return
         raise ValueError(
             f"{path}: subject {place.subject} is in {split} ({other}) and in {place.split} ({unit}): {layout}'s "

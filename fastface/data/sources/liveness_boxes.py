@@ -66,7 +66,7 @@ def celeba_box(root: Path, unit: str, numbers: np.ndarray) -> np.ndarray | None:
     try:
         with Image.open(image) as picture:  # reads the header only
             width, height = picture.size
-            if picture.getexif().get(ORIENTATION, 1) >= 5:
+            if "exif" in picture.info and picture.getexif().get(ORIENTATION, 1) >= 5:  # getexif alone decodes a PNG
                 width, height = height, width
     except Exception:  # foreign bytes: the conversion itself says what is wrong with them
         return None

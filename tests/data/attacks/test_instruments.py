@@ -11,7 +11,7 @@ from fastface.data.synthetic.attacks.placement import Placement
 from fastface.data.synthetic.attacks.printing import ANGLES, Printer, draw_printer, printed
 from fastface.data.synthetic.attacks.recapture import Camera, draw_camera, meter, take
 from fastface.data.synthetic.attacks.screen import draw_display, shown
-from fastface.data.synthetic.attacks.sheet import draw_edges, draw_room, in_room
+from fastface.data.synthetic.attacks.sheet import draw_edges, draw_room, ending_with, in_room
 
 SIDE = 96
 SHAPE = (SIDE, SIDE)
@@ -115,6 +115,15 @@ def test_what_is_beyond_the_sheet_is_the_room(seed: int) -> None:
                 assert scene[:, row, column] == pytest.approx([1.0, 0.0, 1.0])
             elif inside < -0.09:
                 assert scene[:, row, column] == pytest.approx(room.behind[:, row, column])
+
+
+def test_a_sheet_ends_at_the_latest_where_its_picture_does() -> None:
+    edges = dataclasses.replace(
+        draw_edges(np.random.default_rng(0), SHAPE, (0.0, 0.1), (1.0, 1.0, 1.0), seen=0.0), right=0.3
+    )
+    ended = ending_with((40, 60), edges)
+    assert (ended.left, ended.top, ended.right, ended.bottom) == (-0.75, -0.5, 0.3, 0.5)
+    assert ended.border == edges.border
 
 
 def still_camera(**changes: object) -> Camera:

@@ -1,5 +1,6 @@
 """A picture and the name of an attack -> the attack, photographed; the same picture live, photographed alike."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from fastface.data.synthetic.attacks.placement import Placement, grid, in_plane,
 from fastface.data.synthetic.attacks.printing import Printer, draw_printer, printed
 from fastface.data.synthetic.attacks.recapture import draw_camera, take
 from fastface.data.synthetic.attacks.screen import Display, draw_display, shown
-from fastface.data.synthetic.attacks.sheet import Room, draw_edges, draw_room, in_room
+from fastface.data.synthetic.attacks.sheet import Room, draw_edges, draw_room, ending_with, in_room
 from fastface.data.synthetic.attacks.worn import around, draw_cut, draw_mask, moulded, on_face, onto, through_holes
 from fastface.data.synthetic.draws import DEVICE, PRESENTATION, SENSOR, chance, generator, normal, uniform
 from fastface.data.synthetic.render import Face
@@ -92,7 +93,10 @@ def _worn(
         assert isinstance(instrument.device, Printer)
         rim = tuple(0.9 * channel for channel in instrument.device.paper)
         if variant == "cut-eyes":
-            scene = instrument.show(source, placement)
+            # Fitted to the wearer's eyes it may be smaller than the picture: then its own edges are seen.
+            edges = ending_with(source.shape[1:], instrument.room.edges)
+            room = dataclasses.replace(instrument.room, edges=edges)
+            scene = dataclasses.replace(instrument, room=room).show(source, placement)
         else:
             scene = behind.copy()
             around(

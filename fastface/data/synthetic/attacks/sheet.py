@@ -1,5 +1,6 @@
 """What a sheet or a screen shows -> it in a room: border, edge, shadow, fingers, light and reflections."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -56,6 +57,18 @@ def draw_edges(
     insets = [uniform(rng, -0.02, 0.085) if chance(rng, 0.5) else -FAR for _ in range(4)]
     ends = [length - inset if any_seen else FAR for length, inset in zip(half, insets, strict=True)]
     return Edges(-ends[0], -ends[1], ends[2], ends[3], uniform(rng, *borders), colour)
+
+
+def ending_with(shape: tuple[int, ...], edges: Edges) -> Edges:
+    """Return the edges moved to where they show nothing beyond a source [h, w]."""
+    across, down = (length / min(shape) / 2 for length in (shape[1], shape[0]))
+    return dataclasses.replace(
+        edges,
+        left=max(edges.left, -across),
+        top=max(edges.top, -down),
+        right=min(edges.right, across),
+        bottom=min(edges.bottom, down),
+    )
 
 
 def draw_room(rng: np.random.Generator, shape: tuple[int, int], edges: Edges, gloss: float) -> Room:
