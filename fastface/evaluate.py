@@ -56,7 +56,7 @@ PROTOCOLS = {
     "full-system": Protocol(
         "fastface.assess.full_system",
         "assess_full_system",
-        ("scores", "dev", "at", "at_fmr", "at_iapar", "out"),
+        ("scores", "checkpoint", "images", "pairs", "dev", "at", "at_fmr", "at_iapar", "batch_size", "device", "out"),
         "scores",
     ),
     "fusion": Protocol(

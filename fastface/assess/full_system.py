@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fastface.assess.attempt_pairs import score_attempts, write_attempts
 from fastface.checkpoint import write_json
 from fastface.metrics.attacks import threshold_at
 from fastface.metrics.attempt_files import read_attempts
@@ -28,18 +29,30 @@ from fastface.metrics.report import MARK, align
 def assess_full_system(
     scores: Path,
     *,
+    model: Path | None = None,
+    images: Path | None = None,
+    pairs: str = "",
     dev: Sequence[Path] = (),
     at: str = "eer",
     at_fmr: float = 1e-2,
     at_iapar: float = 0.05,
+    batch_size: int = 128,
+    device: str = "cpu",
     out: Path | None = None,
 ) -> str:
-    """Judge attempts, write metrics.json and full_system.png beside them, and return what to print.
+    """Judge attempts, write metrics.json, attempts.csv and full_system.png, and return what to print.
 
+    scores: a csv of attempts; with `model`, a recognition model, and `images` and a file of `pairs`: the scores.csv of
+    --protocol liveness that has their images.
     dev: a csv of other attempts to choose thresholds and to fit fusions on. at: the rule of the liveness threshold
     where both parts are tuned apart; at_fmr and at_iapar: the limits for all ways to decide.
     """
-    attempts = read_attempts(scores)
+    if model is None:
+        attempts, about = read_attempts(scores), str(scores)
+    elif images is None or pairs.isdecimal():
+        raise ValueError("attempts are made of --images SHARDS and a --pairs FILE: a,b,same, b being enrolled")
+    else:
+        attempts, about = score_attempts(model, images, Path(pairs), scores, batch=batch_size, device=device)
     if len(dev) > 1:
         raise ValueError(f"--protocol full-system takes one --dev, a csv of attempts; {len(dev)} are given")
     development = read_attempts(dev[0]) if dev else None
@@ -75,7 +88,7 @@ def assess_full_system(
     folder = out or scores.with_name(f"{scores.stem}-full-system")
     folder.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {
-        "scores": str(scores),
+        "attempts": about,
         "thresholds_from": where,
         "limits": limits._asdict(),
         "metrics": {name: one._asdict() | {"riapar": one.riapar} for name, one in rates.items()},
@@ -95,9 +108,10 @@ def assess_full_system(
         corner=(together.match_threshold, together.live_threshold),
         contour=(llr, thresholds["fused, llr"][0]),
     )
-    text = [_about(attempts, scores), "", *_table(details, rates, thresholds), ""]
+    write_attempts(folder / "attempts.csv", attempts)
+    text = [_about(attempts, about), "", *_table(details, rates, thresholds), ""]
     text += _notes(attempts, limits, where, development is None)
-    return "\n".join([*text, f"written: {folder}/metrics.json, full_system.png"])
+    return "\n".join([*text, f"written: {folder}/metrics.json, attempts.csv, full_system.png"])
 
 
 def _liveness_threshold(attempts: Attempts, rule: str) -> float:
@@ -110,11 +124,11 @@ def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _about(attempts: Attempts, scores: Path) -> str:
+def _about(attempts: Attempts, where: str) -> str:
     counts = np.bincount(attempts.kind, minlength=len(attempts.kinds)).tolist()
     shown = ", ".join(f"{count:,} {name}" for name, count in zip(attempts.kinds, counts, strict=True))
     persons = "" if attempts.persons is None else f"; {len(np.unique(attempts.persons)):,} persons"
-    return f"{len(attempts.kind):,} attempts of {scores}: {shown}{persons}"
+    return f"{len(attempts.kind):,} attempts of {where}: {shown}{persons}"
 
 
 def _table(details: dict[str, Any], rates: dict[str, Any], thresholds: dict[str, list[float]]) -> list[str]:
