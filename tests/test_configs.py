@@ -30,6 +30,8 @@ FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").
 RECIPES_THERE = {Path(name).stem for name in FILES if Path(name).parent.name == "configs"}
 MEASURED = {
     "demo",
+    "demo_liveness",
+    "demo_temporal",
     "distill",
     "folder",
     "fusion",
@@ -38,7 +40,7 @@ MEASURED = {
     "lfw_finetune",
     "match",
     "temporal",
-}  # those whose header has figures of ours; `make demo` runs the first
+}  # those whose header has figures of ours; `make demo` runs the first three
 LIVENESS = {"liveness", "liveness_mobilenetv3", "liveness_minifasnet"}
 """Trained beside smoke/attacks.yaml."""
 

@@ -36,7 +36,7 @@ def assess_sets(
     opened = open_fusion_pairs(settings, loaded.card, seed=seed)
     index = opened.index
     fused, learned = fused_rows(index, np.arange(len(index)), loaded.network)
-    sets = draw_sets(index.label, np.isfinite(fused).all(1), images, seed)
+    sets = draw_sets(index.label, np.asarray(np.isfinite(fused).all(1)), images, seed)
     label = index.label[[records[0] for records in sets]]
     pairs = pairs_of_sets(label, seed)
     lengths = log_lengths(index)
