@@ -1,7 +1,7 @@
 """make demo: synthetic faces -> shards -> a trained ArcFace model -> held-out evaluation -> ONNX -> two faces compared.
 
-Then the same for liveness: drawn prints, screens and masks told from living faces, and clips of photographs from clips of
-heads; an attack is refused where two faces are compared.
+Then the same for liveness: drawn prints, screens and masks told from living faces, and clips of photographs from clips
+of heads; an attack is refused where two faces are compared.
 
 Runs the README's commands one after another, prints each, and closes with a table and a picture.
 """
