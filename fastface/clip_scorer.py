@@ -102,7 +102,7 @@ def temporal_network(saved: Checkpoint, card: TemporalCard, *, trained: bool = T
     assert isinstance(config.task, TemporalTask)
     torch.manual_seed(config.seed)
     model = config.model.model_copy(update={"pretrained": False})
-    network = build_temporal_network(config.task, model, config.data, len(card.classes))
+    network = build_temporal_network(config.task, model, config.data, card.classes)
     if trained:
         network.load_state_dict(read_network(saved.path))
     return DeployedTemporal(network, config.model.window).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -39,7 +40,7 @@ class TemporalNetwork(Backbone):
     def __init__(
         self,
         body: Backbone,
-        classes: int,
+        classes: Sequence[str],
         *,
         frames: int,
         over: Over = "lstm",
@@ -68,7 +69,8 @@ class TemporalNetwork(Backbone):
             self.recurrent = kind(width, hidden, layers, batch_first=True, dropout=between)
             width = hidden
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(width, classes)
+        self.classes = tuple(classes)
+        self.classifier = nn.Linear(width, len(self.classes))
         if frozen:
             body.requires_grad_(False)
             body.eval()
@@ -104,13 +106,14 @@ class TemporalNetwork(Backbone):
             self.body.eval()
         return self
 
-    def adapted(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Take a backbone's tensors, or those of a network that reads images, for the body's; all of its own kind."""
+    def adapted(self, tensors: dict[str, Tensor], classes: Sequence[str] | None) -> dict[str, Tensor]:
+        """Take a backbone's tensors, or an image network's, for the body's; all of its own kind and classes."""
         if not any(name.startswith("body.") for name in tensors):
             return {f"body.{name}": value for name, value in tensors.items()}
         shapes = {name: value.shape for name, value in tensors.items() if not name.startswith("body.")}
         own = {name: value.shape for name, value in self.state_dict().items() if not name.startswith("body.")}
-        same = shapes == own and self.over != "mean"  # a classifier of single images looks like that of a mean
+        same = shapes == own and classes is not None and tuple(classes) == self.classes
+        same = same and self.over != "mean"  # a classifier of single images looks like that of a mean
         return {name: value for name, value in tensors.items() if same or name.startswith("body.")}
 
     def describe_time(self) -> str:

@@ -106,7 +106,7 @@ def export_attacks(
     refused: list[str] = []
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as work:
         whole = Path(work) / "model.onnx"
-        write_graph(kind.network(saved, card), (kind.example(card),), (kind.inputs,), "logits", whole)
+        write_graph(kind.network(saved, card), (kind.example(card),), (kind.inputs,), ("logits",), whole)
         spell_out_prelu(whole)
         seal(whole, "fp32")
         card = card.model_copy(update={"opset": opset_of(whole)})

@@ -147,7 +147,7 @@ def _liveness(task: LivenessTask, given: Given) -> Liveness:
 def _temporal(task: TemporalTask, given: Given) -> Temporal:
     classes = given.classes
     assert classes is not None, "task temporal learns the classes of a shard set"
-    network = build_temporal_network(task, given.model, given.data, len(classes.names))
+    network = build_temporal_network(task, given.model, given.data, classes.names)
     return Temporal(network, given.model.window, classes=classes, class_loss=class_loss_of(task))
 
 

@@ -73,8 +73,10 @@ def build_liveness_network(
     return LivenessNetwork(body, classes, scale=scale, features=task.fourier_weight > 0)
 
 
-def build_temporal_network(task: TemporalTask, model: ModelConfig, data: DataConfig, classes: int) -> TemporalNetwork:
-    """Build a network of clips and so many classes, as it is before training."""
+def build_temporal_network(
+    task: TemporalTask, model: ModelConfig, data: DataConfig, classes: Sequence[str]
+) -> TemporalNetwork:
+    """Build a network of clips of these classes, as it is before training."""
     if not isinstance(data.plan, ClipsPlan):
         raise ValueError(f"task temporal learns from clips, data.plan is {data.plan.name}: set data.plan.name: clips")
     if data.plan.frames < 2:

@@ -84,7 +84,7 @@ def check(file: Path, folder: Path) -> None:
     import_weights("minifasnet", file, folder / "run")
     scorer = load_liveness(folder / "run")
     pictures = np.random.default_rng(0).integers(0, 256, (3, 80, 80, 3), dtype=np.uint8)
-    state = torch.load(file, weights_only=True)
+    state = torch.load(file, map_location="cpu", weights_only=True)
     state = {key.removeprefix("module."): value.double() for key, value in state.items()}
     bgr = torch.from_numpy(pictures[..., ::-1].copy()).permute(0, 3, 1, 2).double()
     expected = F.softmax(slow_logits(state, bgr), 1)[:, 1].numpy()

@@ -19,7 +19,7 @@ T, SIDE = 5, 35  # sides that cells do not divide
 def network(side: int = SIDE, **options: Any) -> TemporalNetwork:
     torch.manual_seed(0)
     body = build_backbone("mobilenetv3_small_050", embedding_size=6, input_size=(side, side), stem="keep")
-    return TemporalNetwork(body, 3, frames=T, hidden=4, **options)
+    return TemporalNetwork(body, ("live", "print", "replay"), frames=T, hidden=4, **options)
 
 
 @pytest.fixture(scope="module")
@@ -137,9 +137,11 @@ def test_what_it_can_start_from() -> None:
     net = network()
     body = net.body.state_dict()
     prefixed = {f"body.{name}": value for name, value in body.items()}
-    assert net.adapted(body).keys() == prefixed.keys()
+    names = ("live", "print", "replay")
+    assert net.adapted(body, None).keys() == prefixed.keys()
     image = prefixed | {"classifier.weight": torch.zeros(3, 6), "classifier.bias": torch.zeros(3)}
-    assert net.adapted(image).keys() == prefixed.keys()
-    assert network(over="mean").adapted(image).keys() == prefixed.keys()  # looks like its own, and is of images
-    assert net.adapted(net.state_dict()).keys() == net.state_dict().keys()
-    assert network(over="gru").adapted(net.state_dict()).keys() == prefixed.keys()
+    assert net.adapted(image, names).keys() == prefixed.keys()
+    assert network(over="mean").adapted(image, names).keys() == prefixed.keys()  # looks like its own, and is of images
+    assert net.adapted(net.state_dict(), names).keys() == net.state_dict().keys()
+    assert net.adapted(net.state_dict(), ("live", "replay", "print")).keys() == prefixed.keys()  # numbered otherwise
+    assert network(over="gru").adapted(net.state_dict(), names).keys() == prefixed.keys()
