@@ -50,10 +50,11 @@ def main() -> int:
     temporal = judged("demo_temporal", CLIP_SHARDS)
     call(f"fastface/export.py --checkpoint {liveness} {temporal}")
     shown = Index.open(ATTACK_SHARDS / "test")
-    attack = ATTACKS / next(name for name in map(shown.name, range(len(shown))) if "/spoof/replay" in name)
+    names = [shown.name(i) for i in range(len(shown))]
+    attack, face = (ATTACKS / next(name for name in names if part in name) for part in ("/spoof/replay", "/live/"))
     alive = liveness / "export" / "model.onnx"
     # 1: it is refused, as it should be (0: this network took it for live)
-    call(f"fastface/verify.py --recognition {model} --liveness {alive} --align none {attack} {first}", codes=(0, 1))
+    call(f"fastface/verify.py --recognition {model} --liveness {alive} --align none {attack} {face}", codes=(0, 1))
     print(closing(run, liveness, temporal, time.perf_counter() - began))
     return 0
 
