@@ -12,12 +12,10 @@ from fastface.checkpoint import Checkpoint
 from fastface.config import RunConfig
 from fastface.liveness_scorer import live_probability
 from fastface.models.temporal import DeployedTemporal
-from fastface.predictor import find_checkpoint, onnx_function, prepared, read_network
+from fastface.predictor import load_model, module_function, onnx_function, prepared, read_network
 from fastface.tasks.networks import build_temporal_network
 from fastface.temporal_card import TemporalCard
 from fastface.temporal_settings import TemporalTask
-
-CLIPS_AT_ONCE = 4  # on a CPU, whose caches hold the activations of some 32 images
 
 
 class ClipScorer:
@@ -67,33 +65,21 @@ def load_temporal(model: str | Path, *, device: str | torch.device = "cpu", thre
     Raises:
         ValueError: where there is no such model, it is of another task, or it is damaged.
     """
-    path = Path(model)
-    if path.suffix == ".onnx":
-        if not path.is_file():
-            raise ValueError(f"no such file: {path}")
-        card = TemporalCard.read(path.with_suffix(".json"))
-        return ClipScorer(onnx_function(path, card.precision, threads), card, str(path))
-    saved = find_checkpoint(path)
-    card = TemporalCard.of(saved.state["card"], str(saved.path))
-    return module_clips(temporal_network(saved, card), card, device, origin=str(saved.path))
+
+    def of_run(saved: Checkpoint) -> ClipScorer:
+        card = TemporalCard.of(saved.state["card"], str(saved.path))
+        return module_clips(temporal_network(saved, card), card, device, origin=str(saved.path))
+
+    def of_file(file: Path) -> ClipScorer:
+        card = TemporalCard.read(file.with_suffix(".json"))
+        return ClipScorer(onnx_function(file, card.precision, threads), card, str(file))
+
+    return load_model(model, of_run, of_file)
 
 
 def module_clips(module: nn.Module, card: TemporalCard, device: str | torch.device, *, origin: str) -> ClipScorer:
     """Wrap what ships of a temporal task; it is put into evaluation mode for each call, and back."""
-    module = module.to(device)
-    dtype = next(module.parameters()).dtype
-    chunk = CLIPS_AT_ONCE if torch.device(device).type == "cpu" else 1 << 20
-
-    def network(clips: np.ndarray) -> np.ndarray:
-        training = module.training
-        module.eval()
-        with torch.inference_mode():
-            parts = torch.from_numpy(clips).to(device, dtype).split(chunk)
-            found = torch.cat([module(part).float() for part in parts]).cpu().numpy()
-        module.train(training)
-        return found
-
-    return ClipScorer(network, card, origin)
+    return ClipScorer(module_function(module, device, images_each=card.frames), card, origin)
 
 
 def temporal_network(saved: Checkpoint, card: TemporalCard, *, trained: bool = True) -> DeployedTemporal:

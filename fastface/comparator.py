@@ -11,7 +11,7 @@ from fastface.checkpoint import Checkpoint
 from fastface.config import RunConfig
 from fastface.match_evaluation import Score, module_score
 from fastface.models.matcher import Comparator
-from fastface.predictor import find_checkpoint, onnx_session, read_network
+from fastface.predictor import load_model, onnx_session, read_network
 from fastface.task_settings import MatchTask
 from fastface.tasks.networks import build_matcher
 
@@ -30,14 +30,15 @@ def load_matcher(model: str | Path, *, device: str = "cpu") -> LoadedMatcher:
     Raises:
         ValueError: where there is no such model, it is of another task, or it is damaged.
     """
-    path = Path(model)
-    if path.suffix == ".onnx":
-        if not path.is_file():
-            raise ValueError(f"no such file: {path}")
-        return LoadedMatcher(onnx_score(path), MatchCard.read(path.with_suffix(".json")), str(path))
-    saved = find_checkpoint(path)
-    network, card = comparator_of(saved)
-    return LoadedMatcher(module_score(network, device), card, str(saved.path))
+
+    def of_run(saved: Checkpoint) -> LoadedMatcher:
+        network, card = comparator_of(saved)
+        return LoadedMatcher(module_score(network, device), card, str(saved.path))
+
+    def of_file(file: Path) -> LoadedMatcher:
+        return LoadedMatcher(onnx_score(file), MatchCard.read(file.with_suffix(".json")), str(file))
+
+    return load_model(model, of_run, of_file)
 
 
 def comparator_of(saved: Checkpoint) -> tuple[Comparator, MatchCard]:

@@ -57,7 +57,9 @@ def enrol(
     about: dict[str, Any] = {} if old is None else {key: old.meta[key] for key in ("model", "detector", "system")}
     taken = None
     if folder is not None:
-        system = open_system(old, recognition=recognition, fusion=fusion, detector=detector, align=align, pick=pick)
+        system = open_system(
+            old, recognition=recognition, fusion=fusion, detector=detector, align=align, pick=pick, device=device
+        )
         taken = _embed_people(
             folder, Capture(system.recognition.cuts, system.finder), system.recognition, set(kept.names)
         )

@@ -12,7 +12,7 @@ from fastface.fusion_evaluation import Fuse, module_fuse
 from fastface.fusion_settings import FusionTask
 from fastface.metrics.scores import unit
 from fastface.models.fusion import Deployed
-from fastface.predictor import find_checkpoint, onnx_session, read_network
+from fastface.predictor import load_model, onnx_session, read_network
 from fastface.tasks.networks import build_fusion
 
 
@@ -67,14 +67,15 @@ def load_fusion(model: str | Path, *, device: str = "cpu") -> Fuser:
     Raises:
         ValueError: where there is no such model, it is of another task, or it is damaged.
     """
-    path = Path(model)
-    if path.suffix == ".onnx":
-        if not path.is_file():
-            raise ValueError(f"no such file: {path}")
-        return Fuser(onnx_fuse(path), FusionCard.read(path.with_suffix(".json")), str(path))
-    saved = find_checkpoint(path)
-    network, card = fusion_of(saved)
-    return Fuser(module_fuse(network, device), card, str(saved.path))
+
+    def of_run(saved: Checkpoint) -> Fuser:
+        network, card = fusion_of(saved)
+        return Fuser(module_fuse(network, device), card, str(saved.path))
+
+    def of_file(file: Path) -> Fuser:
+        return Fuser(onnx_fuse(file), FusionCard.read(file.with_suffix(".json")), str(file))
+
+    return load_model(model, of_run, of_file)
 
 
 def fusion_of(saved: Checkpoint) -> tuple[Deployed, FusionCard]:

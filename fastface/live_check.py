@@ -27,7 +27,7 @@ class Scorer(Protocol):
         ...
 
 
-class LiveThreshold(NamedTuple):
+class Limit(NamedTuple):
     """From which score on a subject is live."""
 
     threshold: float
@@ -38,7 +38,7 @@ class LiveThreshold(NamedTuple):
 class LiveCheck:
     """A liveness model, how it wants its pictures, and its threshold."""
 
-    def __init__(self, scorer: Scorer, name: str, cut: Cut, threshold: LiveThreshold) -> None:
+    def __init__(self, scorer: Scorer, name: str, cut: Cut, threshold: Limit) -> None:
         self.scorer, self.name, self.cut, self.threshold = scorer, name, cut, threshold
 
     def __call__(self, subject: str, images: Sequence[np.ndarray], seen: Sequence[Seen]) -> tuple[Step, str | None]:
@@ -67,7 +67,7 @@ class LiveCheck:
 class ClipCheck:
     """A model of clips, how it wants their frames, and its threshold."""
 
-    def __init__(self, scorer: Scorer, name: str, cut: Cut, threshold: LiveThreshold) -> None:
+    def __init__(self, scorer: Scorer, name: str, cut: Cut, threshold: Limit) -> None:
         self.scorer, self.name, self.cut, self.threshold = scorer, name, cut, threshold
 
     @property
@@ -131,7 +131,7 @@ def load_live_checks(
     Args:
         models: run or step folders, or .onnx files.
         finder: what finds the faces.
-        rule: which threshold of their cards, such as "bpcer 0.01"; None: the first.
+        rule: which threshold of their cards, such as apcer=0.05; None: the first.
         threshold: for all of them, instead of their cards'.
         align: how faces are cut out for models whose cards do not say.
     """
@@ -143,11 +143,11 @@ def load_live_checks(
     return checks
 
 
-def _threshold(card: Any, name: str, rule: str | None, threshold: float | None) -> LiveThreshold:
+def _threshold(card: Any, name: str, rule: str | None, threshold: float | None) -> Limit:
     if threshold is not None:
         if not 0 <= threshold <= 1:
             raise ValueError(f"--liveness-threshold {threshold} must lie in 0 to 1: a score is a probability of live")
-        return LiveThreshold(threshold, "as given")
+        return Limit(threshold, "as given")
     known = {each.rule: each for each in card.thresholds}
     if not known:
         raise ValueError(
@@ -157,4 +157,4 @@ def _threshold(card: Any, name: str, rule: str | None, threshold: float | None) 
     if rule is not None and rule not in known:
         raise ValueError(f"{name} has no threshold for {rule!r}; it was calibrated for {', '.join(known)}")
     chosen = known[rule] if rule is not None else card.thresholds[0]
-    return LiveThreshold(chosen.threshold, f"for {chosen.rule} on {chosen.source}")
+    return Limit(chosen.threshold, f"for {chosen.rule} on {chosen.source}")

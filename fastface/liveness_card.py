@@ -1,7 +1,7 @@
 """What a liveness model needs to be used rightly: its input, its classes, and how their score is to be read."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,7 +19,7 @@ class LiveThreshold(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rule: str
-    """What it was chosen for: "eer", "bpcer 0.01", ..."""
+    """What it was chosen for: eer, apcer=0.05, ..."""
     threshold: float
     apcer: float
     bpcer: float
@@ -29,17 +29,16 @@ class LiveThreshold(BaseModel):
     model_sha256: str | None = None
 
 
-class LivenessCard(BaseModel):
-    """The contents of model.json of a network that tells live faces from attacks."""
+class AttackCard(BaseModel):
+    """What the card of a network that tells live faces from attacks says, whether it sees images or clips."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
-    kind: Literal["liveness"] = "liveness"
+    kind: str
     input_size: tuple[int, int]
-    """Width, height in px."""
+    """Width, height of an image, or of a frame, in px."""
     colour: Literal["RGB"] = "RGB"
-    layout: Literal["NCHW"] = "NCHW"
     mean: PerColour
     std: PerColour
     """The network takes (pixel - mean) / std, float32; one number, or one for each of red, green and blue."""
@@ -49,8 +48,6 @@ class LivenessCard(BaseModel):
     """What the logits are of."""
     live: int = 0
     """Which of them is live."""
-    patch_px: int | None = None
-    """The logits are means over a grid of native patches of this side, which the network cuts itself."""
     score: Literal["probability of live"] = "probability of live"
     """softmax(logits)[live], computed in float64 and rounded to float32: more is live."""
     thresholds: list[LiveThreshold] = []
@@ -64,18 +61,29 @@ class LivenessCard(BaseModel):
     """Dataset id, number of images, steps, configuration and versions."""
 
     @classmethod
-    def read(cls, path: Path) -> "LivenessCard":
+    def read(cls, path: Path) -> Self:
         return cls.of(read_json(path), str(path))
 
     @classmethod
-    def of(cls, content: Any, where: str) -> "LivenessCard":
+    def of(cls, content: Any, where: str) -> Self:
         """Check the contents of a card; ValueError says what is wrong with it."""
-        if isinstance(content, dict) and content.get("kind") != "liveness":
-            raise ValueError(f"{where} is a model of kind {content.get('kind')!r}, not one that tells live from spoof")
+        wanted = cls.model_fields["kind"].default
+        kind = content.get("kind", "recognition") if isinstance(content, dict) else None
+        if kind != wanted:
+            raise ValueError(f"{where} is a model of kind {kind!r}, and one of task {wanted} is wanted")
         try:
             return cls.model_validate(content)
         except ValueError as error:
-            raise ValueError(f"{where} is not the card of a liveness model: {error}") from None
+            raise ValueError(f"{where} is not the card of a model of task {wanted}: {error}") from None
+
+
+class LivenessCard(AttackCard):
+    """The contents of model.json of a network that sees images."""
+
+    kind: Literal["liveness"] = "liveness"
+    layout: Literal["NCHW"] = "NCHW"
+    patch_px: int | None = None
+    """The logits are means over a grid of native patches of this side, which the network cuts itself."""
 
 
 def liveness_card(config: RunConfig, index: Index) -> LivenessCard:

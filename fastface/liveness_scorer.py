@@ -13,7 +13,7 @@ from fastface.config import RunConfig
 from fastface.liveness_card import LivenessCard
 from fastface.liveness_settings import LivenessTask
 from fastface.models.liveness import DeployedLiveness
-from fastface.predictor import find_checkpoint, module_function, onnx_function, prepared, read_network
+from fastface.predictor import load_model, module_function, onnx_function, prepared, read_network
 from fastface.tasks.networks import build_liveness_network
 
 
@@ -64,15 +64,16 @@ def load_liveness(
     Raises:
         ValueError: where there is no such model, it is of another task, or it is damaged.
     """
-    path = Path(model)
-    if path.suffix == ".onnx":
-        if not path.is_file():
-            raise ValueError(f"no such file: {path}")
-        card = LivenessCard.read(path.with_suffix(".json"))
-        return LivenessScorer(onnx_function(path, card.precision, threads), card, str(path))
-    saved = find_checkpoint(path)
-    card = LivenessCard.of(saved.state["card"], str(saved.path))
-    return module_liveness(liveness_network(saved, card), card, device, origin=str(saved.path))
+
+    def of_run(saved: Checkpoint) -> LivenessScorer:
+        card = LivenessCard.of(saved.state["card"], str(saved.path))
+        return module_liveness(liveness_network(saved, card), card, device, origin=str(saved.path))
+
+    def of_file(file: Path) -> LivenessScorer:
+        card = LivenessCard.read(file.with_suffix(".json"))
+        return LivenessScorer(onnx_function(file, card.precision, threads), card, str(file))
+
+    return load_model(model, of_run, of_file)
 
 
 def module_liveness(

@@ -42,7 +42,7 @@ class Verifier:
         frames: of a clip that are looked at; `temporal` has its own number.
         fps: rate at which the pictures of a folder were taken.
         live: both; or second, where the first is a picture that is trusted, such as an enrolled or a passport's one.
-        liveness_rule: which threshold of their cards, such as "bpcer 0.01"; None: the first.
+        liveness_rule: which threshold of their cards, such as "bpcer=0.01"; None: the first.
         liveness_threshold: for all of them, instead of their cards'.
         liveness_align: as align, for them.
         align: how faces are cut out for models whose cards do not say: five-point, crop, pad, none.

@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--frames", type=int, default=8, help="of a clip that are looked at (8; --temporal has its own number)")
     add("--fps", type=float, help="of a folder of frames, for --temporal models that look at so many seconds")
     add("--live", choices=("both", "second"), default="both", help="second: the first is a picture that is trusted")
-    add("--liveness-rule", metavar="RULE", help="which threshold of their cards, such as 'bpcer 0.01' (the first)")
+    add("--liveness-rule", metavar="RULE", help="which threshold of their cards, such as apcer=0.05 (the first: eer)")
     add("--liveness-threshold", type=float, metavar="P", help="smallest probability of live (default: their cards')")
     add("--liveness-align", help="as --align, for liveness models whose cards do not say")
     add("--prior", type=float, default=0.5, help="share of pairs that show one person, for the probability (0.5)")

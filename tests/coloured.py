@@ -41,7 +41,7 @@ LIVE_CARD = LivenessCard(
     std=1,
     crop="context-2",
     classes=("live", "spoof"),
-    thresholds=[LiveThreshold(rule="bpcer 0.01", threshold=0.5, apcer=0.1, bpcer=0.01, source="colours")],
+    thresholds=[LiveThreshold(rule="bpcer=0.01", threshold=0.5, apcer=0.1, bpcer=0.01, source="colours")],
 )
 
 

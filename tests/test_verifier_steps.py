@@ -49,7 +49,7 @@ def test_one_person_is_accepted_with_every_step_told(tmp_path: Path, system: str
     [
         ({"faces": [GREEN]}, "different people"),
         ({"faces": []}, "b.png: no face found (blue, score 0.5 or more)"),
-        ({"faces": [RED], "grey": 200}, "b.png is not live: 0.2157 < 0.5000 (threshold for bpcer 0.01 on colours; l)"),
+        ({"faces": [RED], "grey": 200}, "b.png is not live: 0.2157 < 0.5000 (threshold for bpcer=0.01 on colours; l)"),
     ],
 )
 def test_every_refusal_has_its_reason(tmp_path: Path, system: str, second: dict, reason: str) -> None:
@@ -113,7 +113,7 @@ def test_pictures_are_cut_as_the_card_says(tmp_path: Path, system: str, model: s
         ({"recognition": "missing"}, "no such file: missing"),
         ({"recognition": "m", "live": "first"}, "--live 'first'"),
         ({"recognition": "m", "liveness": ["l"], "liveness_threshold": 2}, "must lie in 0 to 1"),
-        ({"recognition": "m", "liveness": ["l"], "liveness_rule": "eer"}, "was calibrated for bpcer 0.01"),
+        ({"recognition": "m", "liveness": ["l"], "liveness_rule": "eer"}, "was calibrated for bpcer=0.01"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_read(system: str, options: dict, message: str) -> None:

@@ -20,8 +20,8 @@ from fastface.metrics.attacks import AttackFigures, presented_figures, threshold
 from fastface.metrics.presentations import Presentations, gather_presentations
 from fastface.ship.attack_acceptance import AttackVerdict, judge_attacks
 from fastface.ship.attack_kinds import ATTACK_KINDS, AttackKind, AttackModel, AttackPictures
+from fastface.ship.narrowing import convert, put
 from fastface.ship.onnx_graph import opset_of, seal, spell_out_prelu, write_graph
-from fastface.ship.quantisation import METHODS, RangeImages, to_fp16, to_int8
 from fastface.ship.thresholds import sha256_of
 
 TOLERANCE = 1e-4
@@ -128,7 +128,7 @@ def export_attacks(
             assert development is not None
             assert before is not None
             path = Path(work) / f"model.{precision}.onnx"
-            method = narrow(whole, path, precision, ranges, ours)
+            method = convert(whole, path, precision, ranges, ours)
             own = card.model_copy(update={"precision": precision, "opset": opset_of(path)})
             try:
                 after = development.score(kind.open(path, own), kind)
@@ -140,7 +140,7 @@ def export_attacks(
                 refused.append(f"{precision} refused, and not written: {verdict.reason}\n{verdict.report()}")
                 continue
             files.append(narrower(path, own, verdict, method, table(after, rules, development, path), training))
-        return [put(file, folder) for file in files], refused
+        return [file._replace(path=put(file.path, folder, file.card)) for file in files], refused
 
 
 def open_development(config: RunConfig, kind: AttackKind, card: Any, chosen: Path | None) -> Development | None:
@@ -191,21 +191,6 @@ def table(presented: Presentations, rules: Sequence[str], development: Developme
     return found
 
 
-def narrow(
-    source: Path, path: Path, precision: Precision, ranges: RangeImages | None, model: AttackModel
-) -> dict[str, str]:
-    """Write the fp32 file in another precision; return how, for its card."""
-    about = {"method": METHODS[precision]}
-    if precision == "fp16":
-        to_fp16(source, path)
-    else:
-        assert ranges is not None
-        to_int8(source, path, ranges.images, model.prepare)
-        about["images"] = ranges.about
-    seal(path, precision)
-    return about
-
-
 def narrower(
     path: Path,
     card: Any,
@@ -219,10 +204,3 @@ def narrower(
     beside = f"beside fp32, on {verdict.about}, a rise of {verdict.max_drop:g} of ACER being accepted:"
     said = [method["method"], beside, *(line.strip() for line in verdict.report().splitlines())]
     return AttackFile(path, card.model_copy(update=own), said, verdict.after)
-
-
-def put(file: AttackFile, folder: Path) -> AttackFile:
-    """Move a finished file into its folder, beside its card."""
-    final = folder / file.path.name
-    checkpoint.write_json(final.with_suffix(".json"), file.card.model_dump(mode="json"))
-    return file._replace(path=file.path.replace(final))

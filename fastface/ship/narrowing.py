@@ -4,14 +4,17 @@ import json
 import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from pydantic import BaseModel
 
 from fastface import checkpoint
 from fastface.card import Card, Precision
 from fastface.config import RunConfig
 from fastface.data.image_sets import ShardImages
 from fastface.evaluators import evaluate_on, images_for
-from fastface.predictor import Embedder, find_checkpoint, open_onnx
+from fastface.predictor import find_checkpoint, open_onnx
 from fastface.ship.acceptance import MAX_DROP, Verdict, judge
 from fastface.ship.export import Exported, calibration_pairs, decisions_of, export
 from fastface.ship.onnx_graph import opset_of, seal
@@ -122,8 +125,16 @@ def export_all(
     return Exports(whole, narrower, refused)
 
 
+class Prepares(Protocol):
+    """What makes images the input of a network."""
+
+    def prepare(self, pictures: np.ndarray, /) -> np.ndarray:
+        """Turn uint8 images, or clips, into what the network takes."""
+        ...
+
+
 def convert(
-    source: Path, path: Path, precision: Precision, ranges: RangeImages | None, reference: Embedder
+    source: Path, path: Path, precision: Precision, ranges: RangeImages | None, reference: Prepares
 ) -> dict[str, str]:
     """Write the fp32 file in another precision; return how, for its card."""
     about = {"method": METHODS[precision]}
@@ -137,7 +148,7 @@ def convert(
     return about
 
 
-def put(path: Path, folder: Path, card: Card) -> Path:
+def put(path: Path, folder: Path, card: BaseModel) -> Path:
     """Move a finished file into its folder, beside its card."""
     final = folder / path.name
     checkpoint.write_json(final.with_suffix(".json"), card.model_dump(mode="json"))

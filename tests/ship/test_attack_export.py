@@ -117,7 +117,7 @@ def test_what_is_lost_is_counted_attack_by_attack(seed: int) -> None:
 def test_what_loses_too_much_is_refused_and_not_written(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fastface.ship import attack_export
+    from fastface.ship import narrowing
 
     def ruined(source: Path, out: Path) -> None:
         model = onnx.load(source)
@@ -130,7 +130,7 @@ def test_what_loses_too_much_is_refused_and_not_written(
                 weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
         onnx.save(model, out)
 
-    monkeypatch.setattr(attack_export, "to_fp16", ruined)
+    monkeypatch.setattr(narrowing, "to_fp16", ruined)
     monkeypatch.setattr(
         "sys.argv", ["export.py", "--checkpoint", str(run), "--out", str(tmp_path / "out"), "--precision", "fp16"]
     )

@@ -138,7 +138,7 @@ def test_a_run_starts_from_a_body_or_from_all_of_another(tmp_path: Path, shards:
     assert third.state["loaded"] == [name for name in names if "classifier" not in name]
     with pytest.raises(ValueError, match="tells live faces from attacks, and embeds nothing"):
         load_embedder(source)
-    with pytest.raises(ValueError, match="is a model of kind 'recognition', not one that tells live from spoof"):
+    with pytest.raises(ValueError, match="is a model of kind 'recognition', and one of task liveness"):
         load_liveness(embeds)
 
 

@@ -127,7 +127,7 @@ def test_a_scorer_gives_what_evaluation_does(clips: Path, learned: Path, tmp_pat
         scorer.scores(read[:, :, :20])
     with pytest.raises(ValueError, match="tells live clips from attacks, and embeds nothing"):
         load_embedder(learned)
-    with pytest.raises(ValueError, match="kind 'liveness', not one that tells live clips"):
+    with pytest.raises(ValueError, match="kind 'liveness', and one of task temporal"):
         load_temporal(clips / "image")
 
 
